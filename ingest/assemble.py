@@ -1,0 +1,182 @@
+"""Settings to a running system: the only place that names concrete classes, and the order in which things wrap.
+
+    PacksClient( GatedTransport( HttpTransport ) )     a request passes its lane's gate and is sent once
+    Retrying( PacksClient )                            what failed waits outside the gate, then passes it again
+    Guard( Retrying )                                  a refused key is asked about once more, past the gate
+
+Reads no environment and prints nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from ingest.api.client import PacksClient
+from ingest.api.credentials import Credentials
+from ingest.api.transport import HttpTransport
+from ingest.errors import UsageError
+from ingest.images.formats import looks_like_image
+from ingest.journal.memory import MemoryJournal
+from ingest.journal.sqlite import SqliteJournal
+from ingest.model import Lane, Target
+from ingest.observe.metrics import Metrics
+from ingest.pipeline.gate import Gate, GatedTransport
+from ingest.pipeline.guard import Guard
+from ingest.pipeline.retry import Few, Retrying
+from ingest.pipeline.run import Pipeline
+from ingest.pipeline.stop import Stop
+from ingest.sources.directory import DirectorySource, FileSource
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from typing import TypeVar
+
+    from ingest.journal.base import Journal
+    from ingest.model import Summary
+    from ingest.pipeline.settle import Settlement
+    from ingest.settings import Settings
+    from ingest.sources.base import Source
+
+    T = TypeVar("T")
+
+__all__ = ["Connection", "assembled", "connected", "opened_journal", "run", "source_of", "target_of"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """A client whose requests pass the gates, and what belongs to it."""
+
+    client: PacksClient
+    retrying: Retrying
+    guard: Guard
+    credentials: Credentials
+    gates: Mapping[Lane, Gate]
+    transport: GatedTransport
+
+    async def ask(self, call: Callable[[], Awaitable[T]]) -> T:
+        """A command's request: a few tries, then the error itself."""
+        return await self.retrying(call, attempts=Few())
+
+
+def target_of(base_url: str) -> Target:
+    """The target that a base URL names: scheme and host in lower case, no default port, no slash at the end."""
+    parts = urlsplit(base_url.strip())
+    if parts.scheme.lower() not in {"http", "https"} or not parts.hostname:
+        raise UsageError(
+            f"{base_url!r} is no base URL.",
+            code="bad_base_url",
+            hint="Set GENVIRAL_BASE_URL to an http(s) URL such as https://www.genviral.io/api/partner/v1.",
+        )
+    default = {"http": 80, "https": 443}[parts.scheme.lower()]
+    port = "" if parts.port in {None, default} else f":{parts.port}"
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return Target(f"{parts.scheme.lower()}://{host}{port}{parts.path.rstrip('/')}")
+
+
+@contextlib.asynccontextmanager
+async def connected(settings: Settings, *, metrics: Metrics, stop: Stop) -> AsyncIterator[Connection]:
+    """Open the lanes to the API and the storage. Sends nothing yet. Raises `UsageError` for a bad key or URL."""
+    target = target_of(settings.api.base_url)
+    credentials = Credentials(settings.api)
+    gates = {
+        Lane.API: Gate(Lane.API, settings.flow, rate=settings.flow.rate, recorder=metrics),
+        Lane.STORAGE: Gate(Lane.STORAGE, settings.flow, rate=None, recorder=metrics),
+    }
+    for lane, gate in gates.items():
+        metrics.watch_lane(
+            lane,
+            limit=lambda gate=gate: gate.pacer.rate,  # type: ignore[misc]
+            concurrency=lambda gate=gate: gate.concurrency,  # type: ignore[misc]
+            in_flight=lambda gate=gate: gate.in_flight,  # type: ignore[misc]
+        )
+    async with HttpTransport.open(settings.api, settings.flow.concurrency) as bare:
+        transport = GatedTransport(bare, gates, recorder=metrics)
+        past_the_gate = PacksClient(bare, credentials, target)
+        guard = Guard(
+            gates[Lane.API],
+            credentials,
+            probe=lambda: past_the_gate.list_packs(limit=1),
+            recorder=metrics,
+            on_fatal=stop.because,
+        )
+        yield Connection(
+            client=PacksClient(transport, credentials, target),
+            retrying=Retrying(settings.flow, gates, guard, recorder=metrics, sleep=stop.sleep),
+            guard=guard,
+            credentials=credentials,
+            gates=gates,
+            transport=transport,
+        )
+
+
+@contextlib.asynccontextmanager
+async def opened_journal(settings: Settings, *, metrics: Metrics) -> AsyncIterator[Journal]:
+    """The journal that the settings name, locked for this process."""
+    if settings.journal is None:
+        yield MemoryJournal()
+        return
+    path = Path(settings.journal)
+    metrics.watch_journal(free_bytes=lambda: shutil.disk_usage(path.parent).free)
+    async with SqliteJournal.open(path, target_of(settings.api.base_url), on_commit=metrics.journal_commit) as journal:
+        yield journal
+
+
+@contextlib.asynccontextmanager
+async def assembled(
+    settings: Settings,
+    *,
+    metrics: Metrics | None = None,
+    stop: Stop | None = None,
+    on_settled: Callable[[Settlement], None] | None = None,
+    on_notice: Callable[[str], None] | None = None,
+) -> AsyncIterator[Pipeline]:
+    """A pipeline ready to run, with its lanes and its journal open."""
+    metrics, stop = metrics or Metrics(), stop or Stop()
+    async with (
+        connected(settings, metrics=metrics, stop=stop) as connection,
+        opened_journal(settings, metrics=metrics) as journal,
+    ):
+        yield Pipeline(
+            settings,
+            journal=journal,
+            client=connection.client,
+            credentials=connection.credentials,
+            retrying=connection.retrying,
+            guard=connection.guard,
+            gates=connection.gates,
+            traffic=connection.transport.traffic,
+            metrics=metrics,
+            stop=stop,
+            on_settled=on_settled,
+            on_notice=on_notice,
+        )
+
+
+def source_of(named: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Source:
+    """The source that an argument of the command line names: a directory or a file."""
+    path = Path(named)
+    if path.is_file():
+        return FileSource(named)
+    return DirectorySource(named, include=include, exclude=exclude, sniff=looks_like_image)
+
+
+async def run(
+    settings: Settings,
+    *,
+    sources: Sequence[Source],
+    on_settled: Callable[[Settlement], None] | None = None,
+) -> Summary:
+    """Drain `sources` into their packs and say what was done.
+
+    Ends with a summary whatever the API does: see `Summary.exit_code` and `Summary.error`. Raises a `StopError` only
+    for what keeps a run from beginning (a malformed key, a journal in use). `on_settled` is called in the event loop
+    for every job, after its outcome is durable; it must return at once. Cancelling it is like pulling the plug: the
+    next run continues.
+    """
+    async with assembled(settings, on_settled=on_settled) as pipeline:
+        return await pipeline.run(sources)

@@ -1,0 +1,201 @@
+"""The error tree: every class answers *what to do next*, not what happened.
+
+Foreign errors are translated into this tree once, at the edge where they arise, with the cause chained. Nothing here
+does I/O or decides anything.
+
+    IngestError
+    ├── RequestError            one request ended without its result
+    │   ├── Retryable           send it again, not before `retry_after_s`
+    │   ├── Rejected            never send it again: it can't work for this job
+    │   ├── Fatal               send nothing until a person has acted
+    │   └── Uncertain           look whether it took effect before sending it again
+    ├── ImageError              one file can't be used as it is
+    │   ├── ImageRejected       never: it is no image that a pack takes
+    │   ├── ImageUnreadable     another day: this machine could not read it
+    │   └── ImageChanged        inspect it again: it changed while it was read
+    └── StopError               the run ends, with this exit code
+        ├── UsageError          2: change the command or its settings
+        │   ├── JournalNewer    2: use a newer version of the program
+        │   └── JournalCorrupt  2: the file is no journal
+        ├── Refused             3: the API refuses this key, plan or tier
+        ├── MachineError        74: this machine can't go on
+        └── GaveUp              75: run again to continue
+            └── JournalInUse    75: another process has the journal
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ingest.model import Operation
+
+__all__ = [
+    "Fatal",
+    "GaveUp",
+    "ImageChanged",
+    "ImageError",
+    "ImageRejected",
+    "ImageUnreadable",
+    "IngestError",
+    "JournalCorrupt",
+    "JournalInUse",
+    "JournalNewer",
+    "MachineError",
+    "Refused",
+    "Rejected",
+    "RequestError",
+    "RequestFailure",
+    "Retryable",
+    "StopError",
+    "Uncertain",
+    "UsageError",
+]
+
+
+class IngestError(Exception):
+    """The root. `str(error)` is one or two lines for a person: what was tried, what came back, what to change."""
+
+
+class RequestFailure(enum.StrEnum):
+    """How a request ended without a usable answer; also the value of the metric label `status`."""
+
+    TIMEOUT = "timeout"
+    CONNECT = "connect"
+    TLS = "tls"
+    UNREADABLE = "unreadable"
+
+
+class RequestError(IngestError):
+    """One request to the Partner API or to the storage ended without its result.
+
+    `operation` names the kind of request; `status` the HTTP status, None without one; `error_code` the
+    API's own word or the storage's, None without one; `failure` says why there is no usable answer, None where there
+    is one.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        operation: Operation,
+        status: int | None = None,
+        error_code: str | None = None,
+        failure: RequestFailure | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.operation = operation
+        self.status = status
+        self.error_code = error_code
+        self.failure = failure
+
+    @property
+    def reason(self) -> str:
+        """A short word for journals and metrics: the API's code, else the kind of failure, else the status."""
+        if self.error_code is not None:
+            return self.error_code
+        if self.failure is not None:
+            return self.failure.value
+        return f"http_{self.status}"
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether a status line came back and speaks of this one request: not silence, and not a lane-wide refusal."""
+        return self.status is not None and self.status != 429
+
+
+class Retryable(RequestError):
+    """Send the same request again, not before `retry_after_s` seconds (None: the sender chooses)."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        operation: Operation,
+        status: int | None = None,
+        error_code: str | None = None,
+        failure: RequestFailure | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message, operation=operation, status=status, error_code=error_code, failure=failure)
+        self.retry_after_s = retry_after_s
+
+
+class Rejected(RequestError):
+    """The API's own word that this request can never work: 400, 404, 413 or 422 in its envelope."""
+
+
+class Fatal(RequestError):
+    """The API's own word that no request can work until a person acts: 401, 402 or 403 in its envelope."""
+
+
+class Uncertain(RequestError):
+    """A request with a lasting effect was sent, and whether it took effect is unknown: look before sending again."""
+
+
+class ImageError(IngestError):
+    """One file can't be used as it is; `reason` is a short word for the journal."""
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class ImageRejected(ImageError):
+    """The bytes are no image that a pack takes: `empty`, `not_an_image`, `cut_short`, `too_large`, …"""
+
+
+class ImageUnreadable(ImageError):
+    """This machine could not read the file (`missing`, `permission_denied`, `io_error`); a later run may."""
+
+
+class ImageChanged(ImageError):
+    """The file changed between two looks at it: inspect it again."""
+
+
+class StopError(IngestError):
+    """The run ends with `exit_code`; `code` names it for programs and `hint` says what to do, for people."""
+
+    exit_code = 70
+
+    def __init__(self, message: str, *, code: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.hint = hint
+
+
+class UsageError(StopError):
+    """Wrong usage or settings; no image was sent."""
+
+    exit_code = 2
+
+
+class JournalNewer(UsageError):
+    """The journal was written by a newer version of the program."""
+
+
+class JournalCorrupt(UsageError):
+    """The file is no journal, or a damaged one."""
+
+
+class Refused(StopError):
+    """The API refuses this key, plan or tier: a person must act; jobs stay pending."""
+
+    exit_code = 3
+
+
+class MachineError(StopError):
+    """This machine can't go on (disk full, journal unwritable); jobs stay pending."""
+
+    exit_code = 74
+
+
+class GaveUp(StopError):
+    """Given up for the time being (API unreachable, checks still due); run again to continue."""
+
+    exit_code = 75
+
+
+class JournalInUse(GaveUp):
+    """Another process has the journal."""

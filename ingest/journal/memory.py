@@ -1,0 +1,123 @@
+"""The journal in this process's memory: the same rules, forgotten at the end.
+
+For a library's caller who wants no file, and for tests. Nothing survives the process, so a second run adds again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ingest.journal import rules
+from ingest.journal.base import Claimed, Opening
+from ingest.model import JobId, RunId
+from ingest.policy.lifecycle import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ingest.journal.base import Admission, Candidate, Change, Record
+    from ingest.model import Fingerprint, PackId, Summary
+
+__all__ = ["MemoryJournal"]
+
+
+class MemoryJournal:
+    """See `journal.base.Journal`; a second `begin` on one object stands for a restart after a crash."""
+
+    def __init__(self) -> None:
+        self._records: dict[JobId, Record] = {}
+        self._latest: dict[tuple[PackId, str], JobId] = {}
+        self._equals: dict[tuple[PackId, Fingerprint], set[JobId]] = {}
+        self._urls: set[str | None] = set()
+        self._key_id: str | None = None
+        self._run_id = RunId("")
+
+    async def begin(self, run_id: RunId, *, key_id: str, pid: int) -> Opening:
+        """See `Journal.begin`."""
+        previous, self._key_id, self._run_id = self._key_id, key_id, run_id
+        for record in self._in({State.CLAIMED, State.STORED}):
+            self._put(rules.recover(record))
+        added = (record.pack_id for record in reversed(self._in({State.ADDED})))
+        return Opening(
+            parked=self._in({State.PARKED}),
+            audits=[record for record in self._records.values() if record.audit_is_open],
+            key_id=previous,
+            packs=list(dict.fromkeys(added))[:10],
+        )
+
+    async def admit(self, run_id: RunId, candidates: Sequence[Candidate]) -> Sequence[Admission]:
+        """See `Journal.admit`."""
+        return [self._admit_one(run_id, candidate) for candidate in candidates]
+
+    async def resume(self, run_id: RunId, *, after: JobId, limit: int) -> Sequence[Record]:
+        """See `Journal.resume`."""
+        pending = [record for record in self._in({State.PENDING}) if record.job_id > after]
+        return [self._put(rules.claim(record, run_id)) for record in pending[:limit]]
+
+    async def find_equal(self, record: Record, fingerprint: Fingerprint) -> Record | None:
+        """See `Journal.find_equal`."""
+        others = [
+            self._records[job_id]
+            for job_id in sorted(self._equals.get((record.pack_id, fingerprint), ()))
+            if job_id != record.job_id and self._records[job_id].fingerprint == fingerprint
+        ]
+        added = (other for other in others if other.state is State.ADDED)
+        open_ = (other for other in others if other.state in {State.STORED, State.PARKED})
+        return next(added, None) or next(open_, None)
+
+    def submit(self, change: Change) -> asyncio.Future[Record]:
+        """See `Journal.submit`."""
+        return self._done(lambda: self._apply(change))
+
+    async def end(self, run_id: RunId, summary: Summary) -> None:
+        """See `Journal.end`."""
+        for record in self._in({State.CLAIMED}):
+            self._put(rules.put_back(record))
+
+    def _apply(self, change: Change) -> Record:
+        record = rules.apply(self._records[change.job_id], change, now=time.time(), run_id=self._run_id)
+        return self._put(record)
+
+    def _admit_one(self, run_id: RunId, candidate: Candidate) -> Admission:
+        number = self._latest.get((candidate.pack_id, candidate.key))
+        latest = None if number is None else self._records[number]
+        admission = rules.admit(latest, candidate, run_id=run_id, now=time.time())
+        if admission.record.job_id == rules.UNNUMBERED:
+            record = self._put(replace(admission.record, job_id=JobId(len(self._records) + 1)))
+            self._latest[record.pack_id, record.key] = record.job_id
+            return Claimed(record=record)
+        self._put(admission.record)
+        return admission
+
+    def _put(self, record: Record) -> Record:
+        before = self._records.get(record.job_id)
+        url_before = before.url if before else None
+        if record.url != url_before:
+            if record.url in self._urls:
+                raise ValueError(f"the url of job {record.job_id} belongs to another job")
+            self._urls -= {url_before}
+            self._urls |= {record.url} - {None}
+        if record.fingerprint is not None and (before is None or before.fingerprint != record.fingerprint):
+            self._equals.setdefault((record.pack_id, record.fingerprint), set()).add(record.job_id)
+        self._records[record.job_id] = record
+        return record
+
+    def _in(self, states: set[State]) -> list[Record]:
+        return self._sorted(record for record in self._records.values() if record.state in states)
+
+    @staticmethod
+    def _sorted(records: Iterable[Record]) -> list[Record]:
+        return sorted(records, key=lambda record: record.job_id)
+
+    @staticmethod
+    def _done(work: Callable[[], Record]) -> asyncio.Future[Record]:
+        future: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
+        try:
+            future.set_result(work())
+        except Exception as error:
+            future.set_exception(error)
+            future.exception()
+        return future

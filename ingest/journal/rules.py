@@ -1,0 +1,227 @@
+"""How a record changes: the lifecycle applied to the journal's values, once for every kind of store.
+
+Pure: a store loads a record, asks here what it becomes, and writes that. What a *run* does next is not decided here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, assert_never
+
+from ingest.journal.base import (
+    QUARANTINED,
+    AuditClosed,
+    Claimed,
+    Joined,
+    Known,
+    Parked,
+    Record,
+    Released,
+    Resent,
+    Settled,
+    Spent,
+    Stored,
+    Tested,
+)
+from ingest.model import JobId, Outcome
+from ingest.policy.lifecycle import Event, IllegalTransition, State, advance
+
+if TYPE_CHECKING:
+    from ingest.journal.base import Admission, Candidate, Change
+    from ingest.model import FileStamp, RunId
+
+__all__ = ["UNNUMBERED", "admit", "apply", "claim", "put_back", "recover", "retry"]
+
+UNNUMBERED: Final = JobId(0)
+"""The number of a record that no store has yet."""
+
+
+def _moved(record: Record, event: Event) -> State:
+    try:
+        return advance(record.state, event)
+    except IllegalTransition:
+        # Told again with the history, which only a failure pays for.
+        return advance(record.state, event, job=record.job_id, history=_history(record))
+
+
+def _history(record: Record) -> tuple[str, ...]:
+    return (
+        f"admitted in {record.run_id}",
+        f"revision {record.revision}",
+        f"attempts {record.attempts}",
+        f"deaths {record.deaths}",
+        f"adds sent {record.adds_sent}",
+        *([record.reason] if record.reason else ()),
+        record.state.value,
+    )
+
+
+def admit(latest: Record | None, candidate: Candidate, *, run_id: RunId, now: float) -> Admission:
+    """What a delivery becomes beside the latest revision of its key; a record numbered `UNNUMBERED` is to be inserted.
+
+    A settled job whose file has another stamp gets a new revision: whether the bytes differ is known only after they
+    are read.
+    """
+    if latest is None:
+        return Claimed(record=_first_revision(candidate, run_id=run_id, now=now))
+    is_same_file = candidate.stamp is None or latest.stamp is None or candidate.stamp == latest.stamp
+    next_revision = replace(_first_revision(candidate, run_id=run_id, now=now), revision=latest.revision + 1)
+    match latest.state:
+        case State.CLAIMED:
+            return Joined(record=latest)
+        case State.PENDING:
+            # A url whose add was never sent is garbage once the bytes have changed.
+            kept = latest if is_same_file else replace(latest, url=None, fingerprint=None, content_type=None)
+            return Claimed(record=claim(_seen_again(kept, candidate), run_id))
+        case State.STORED | State.PARKED:
+            return Joined(record=latest) if is_same_file else Claimed(record=next_revision)
+        case State.ADDED | State.DUPLICATE:
+            if is_same_file:
+                return Known(record=latest, outcome=Outcome.DUPLICATE)
+            return Claimed(record=next_revision)
+        case State.REJECTED:
+            return Known(record=latest, outcome=Outcome.REJECTED) if is_same_file else Claimed(record=next_revision)
+        case State.FAILED:
+            if not is_same_file and (latest.url is not None or latest.reason == QUARANTINED):
+                return Claimed(record=next_revision)
+            if latest.reason == QUARANTINED:
+                return Known(record=latest, outcome=Outcome.FAILED)
+            again = retry(latest)
+            if again.state is State.PARKED:
+                return Joined(record=again)
+            return Claimed(record=claim(_seen_again(again, candidate), run_id))
+        case _:
+            assert_never(latest.state)
+
+
+def _seen_again(record: Record, candidate: Candidate) -> Record:
+    """A job with a caller's id may have moved since: it is read where it was last seen."""
+    return replace(
+        record,
+        locator=candidate.locator,
+        file_name=candidate.file_name,
+        stamp=candidate.stamp or record.stamp,
+    )
+
+
+def _first_revision(candidate: Candidate, *, run_id: RunId, now: float) -> Record:
+    return Record(
+        job_id=UNNUMBERED,
+        pack_id=candidate.pack_id,
+        key=candidate.key,
+        revision=1,
+        locator=candidate.locator,
+        file_name=candidate.file_name,
+        state=advance(State.PENDING, Event.CLAIM),
+        admitted_at=now,
+        run_id=run_id,
+        stamp=candidate.stamp,
+    )
+
+
+def claim(record: Record, run_id: RunId) -> Record:
+    """A pending job taken by a run."""
+    return replace(record, state=_moved(record, Event.CLAIM), run_id=run_id)
+
+
+def retry(record: Record) -> Record:
+    """A settled job made to start again: at the lookup where it has a url, else from the file."""
+    event = Event.RETRY if record.url is None or record.adds_sent == 0 else Event.LOOK_AGAIN
+    return replace(
+        record,
+        state=_moved(record, event),
+        attempts=0,
+        deaths=0,
+        is_alone=False,
+        reason=None,
+        detail=None,
+        settled_at=None,
+    )
+
+
+def recover(record: Record) -> Record:
+    """What a job becomes whose process died: nothing is known but what was durable."""
+    if record.state is State.STORED:
+        return replace(record, state=_moved(record, Event.DIE), reason="process_died")
+    if record.is_alone:
+        return replace(
+            record,
+            state=_moved(record, Event.QUARANTINE),
+            deaths=record.deaths + 1,
+            reason=QUARANTINED,
+            detail=f"the process died {record.deaths + 1} times while it had this job, the last time with no other",
+        )
+    return replace(record, state=_moved(record, Event.DIE), deaths=record.deaths + 1)
+
+
+def put_back(record: Record) -> Record:
+    """What a claim becomes when its run ends without having finished it."""
+    return replace(record, state=_moved(record, Event.RELEASE), is_alone=False)
+
+
+def apply(record: Record, change: Change, *, now: float, run_id: RunId) -> Record:
+    """The record after `change`; `now` in Unix seconds. `IllegalTransition` for what can't happen."""
+    match change:
+        case Tested():
+            return replace(record, state=_moved(record, Event.TEST), is_alone=True)
+        case Spent(attempts=attempts, reason=reason):
+            return replace(record, state=_moved(record, Event.SPEND), attempts=attempts, reason=reason)
+        case Stored(inspection=seen, url=url):
+            return replace(
+                record,
+                state=_moved(record, Event.STORE),
+                fingerprint=seen.fingerprint,
+                content_type=seen.content_type,
+                stamp=seen.stamp,
+                url=url,
+                adds_sent=1,
+            )
+        case Parked(reason=reason):
+            return replace(record, state=_moved(record, Event.PARK), reason=reason, is_alone=False)
+        case Resent():
+            state = _moved(record, Event.RESEND)
+            return replace(record, state=state, adds_sent=record.adds_sent + 1, audit_is_open=True)
+        case Settled():
+            return _settled(record, change, now=now, run_id=run_id)
+        case Released():
+            return _released(record)
+        case AuditClosed():
+            return replace(record, state=_moved(record, Event.AUDIT), audit_is_open=False)
+        case _:
+            assert_never(change)
+
+
+def _settled(record: Record, change: Settled, *, now: float, run_id: RunId) -> Record:
+    event = {
+        Outcome.ADDED: Event.FIND if change.was_found else Event.ADD,
+        Outcome.DUPLICATE: Event.MATCH,
+        Outcome.REJECTED: Event.REJECT,
+        Outcome.FAILED: Event.FAIL,
+    }[change.outcome]
+    seen = change.inspection
+    return replace(
+        record,
+        state=_moved(record, event),
+        run_id=run_id,
+        reason=change.reason,
+        detail=change.detail,
+        image_id=change.image_id or record.image_id,
+        answered_url=change.answered_url or record.answered_url,
+        fingerprint=seen.fingerprint if seen else record.fingerprint,
+        content_type=seen.content_type if seen else record.content_type,
+        stamp=_stamp_after(record, change),
+        settled_at=now,
+        is_alone=False,
+    )
+
+
+def _stamp_after(record: Record, change: Settled) -> FileStamp | None:
+    """The stamp that makes a later run skip the file: of the bytes that were read, else of what the source saw."""
+    return change.inspection.stamp if change.inspection else record.stamp
+
+
+def _released(record: Record) -> Record:
+    if record.state is State.STORED and record.adds_sent > 1:
+        # An earlier add of this url may have landed; only a lookup can tell.
+        raise IllegalTransition(record.state, Event.RELEASE, job=record.job_id, history=_history(record))
+    return replace(record, state=_moved(record, Event.RELEASE), adds_sent=0, is_alone=False)

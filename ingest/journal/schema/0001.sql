@@ -1,0 +1,54 @@
+-- The first schema. Times are Unix seconds; paths, names and keys are bytes, as the file system has them.
+
+CREATE TABLE targets (
+    target_id INTEGER PRIMARY KEY,
+    base_url TEXT NOT NULL UNIQUE,
+    key_id TEXT -- public part of the key that the last run used
+);
+
+CREATE TABLE runs (
+    run_id TEXT PRIMARY KEY,
+    target_id INTEGER NOT NULL REFERENCES targets,
+    started_at REAL NOT NULL,
+    ended_at REAL,
+    pid INTEGER NOT NULL,
+    summary TEXT -- JSON of model.Summary
+);
+
+CREATE TABLE jobs (
+    job_id INTEGER PRIMARY KEY,
+    target_id INTEGER NOT NULL REFERENCES targets,
+    pack_id TEXT NOT NULL,
+    key BLOB NOT NULL,
+    revision INTEGER NOT NULL,
+    locator BLOB NOT NULL,
+    file_name BLOB NOT NULL,
+    state TEXT NOT NULL,
+    admitted_at REAL NOT NULL,
+    run_id TEXT NOT NULL,
+    size_bytes INTEGER,
+    mtime_ns INTEGER,
+    fingerprint BLOB,
+    content_type TEXT,
+    url TEXT UNIQUE, -- minted for this job, for ever
+    answered_url TEXT,
+    image_id TEXT,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    deaths INTEGER NOT NULL DEFAULT 0,
+    is_alone INTEGER NOT NULL DEFAULT 0,
+    adds_sent INTEGER NOT NULL DEFAULT 0,
+    audit_is_open INTEGER NOT NULL DEFAULT 0,
+    reason TEXT,
+    detail TEXT,
+    settled_at REAL,
+    UNIQUE (target_id, pack_id, key, revision)
+);
+
+-- "Does this pack hold these bytes?"
+CREATE INDEX jobs_by_fingerprint ON jobs (target_id, pack_id, fingerprint) WHERE fingerprint IS NOT NULL;
+-- What is not settled is small beside what is: these stay short however long the journal grows.
+CREATE INDEX jobs_unsettled ON jobs (target_id, state, job_id) WHERE state IN ('pending', 'claimed', 'stored', 'parked');
+CREATE INDEX jobs_owing_audits ON jobs (target_id, job_id) WHERE audit_is_open = 1;
+CREATE INDEX jobs_not_added ON jobs (target_id, state, job_id) WHERE state IN ('rejected', 'failed');
+-- What the journal added where, latest first.
+CREATE INDEX jobs_by_pack ON jobs (target_id, pack_id, state);

@@ -1,0 +1,184 @@
+"""The journal in one SQLite file: WAL, `synchronous=FULL`, one writer thread, group commit.
+
+What commands read and change by hand is in `tending`; how a record changes, in `rules`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from ingest.journal import rules
+from ingest.journal.base import Claimed, Opening
+from ingest.journal.commit import GroupCommit
+from ingest.journal.database import connect
+from ingest.journal.lock import make_directory, writer_lock
+from ingest.journal.rows import COLUMNS, encoded, insert, record_of, update
+from ingest.model import PackId, RunId
+from ingest.policy.lifecycle import State
+
+if TYPE_CHECKING:
+    import asyncio
+    import sqlite3
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from ingest.journal.base import Admission, Candidate, Change, Record
+    from ingest.model import Fingerprint, JobId, Summary, Target
+
+__all__ = ["SqliteJournal"]
+
+_BY_ID: Final = f"SELECT {COLUMNS} FROM jobs WHERE job_id = ?"  # noqa: S608
+_LATEST: Final = (
+    f"SELECT {COLUMNS} FROM jobs WHERE target_id = ? AND pack_id = ? AND key = ? "  # noqa: S608
+    "ORDER BY revision DESC LIMIT 1"
+)
+_EQUALS: Final = (
+    f"SELECT {COLUMNS} FROM jobs WHERE target_id = ? AND pack_id = ? AND fingerprint = ? AND job_id <> ? "  # noqa: S608
+    "AND state IN ('added', 'stored', 'parked') ORDER BY state = 'added' DESC, job_id LIMIT 1"
+)
+_PENDING: Final = (
+    f"SELECT {COLUMNS} FROM jobs WHERE target_id = ? AND state = 'pending' AND job_id > ? "  # noqa: S608
+    "ORDER BY job_id LIMIT ?"
+)
+_IN_STATES: Final = f"SELECT {COLUMNS} FROM jobs WHERE target_id = ? AND state = ? ORDER BY job_id"  # noqa: S608
+_AUDITS: Final = f"SELECT {COLUMNS} FROM jobs WHERE target_id = ? AND audit_is_open = 1 ORDER BY job_id"  # noqa: S608
+
+
+class SqliteJournal:
+    """See `journal.base.Journal`. Made by `open`; belongs to one target and one process."""
+
+    def __init__(self, commits: GroupCommit, target_id: int) -> None:
+        self._commits = commits
+        self._target_id = target_id
+        self._run_id = RunId("")
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(
+        cls, path: Path, target: Target, *, on_commit: Callable[[float], None] = lambda _: None
+    ) -> AsyncIterator[SqliteJournal]:
+        """Open, lock and migrate the journal at `path`, made where there is none, and its directory with it.
+
+        `on_commit` is called in the event loop with each commit's duration in seconds. Raises `JournalInUse`,
+        `JournalNewer`, `JournalCorrupt`, `UsageError` and `MachineError`.
+        """
+        async with GroupCommit.running(lambda: _opened(path), on_commit=on_commit) as commits:
+            target_id = await commits.submit(lambda connection: _target_id(connection, target))
+            yield cls(commits, target_id)
+
+    async def begin(self, run_id: RunId, *, key_id: str, pid: int) -> Opening:
+        """See `Journal.begin`."""
+        self._run_id = run_id
+
+        def work(connection: sqlite3.Connection) -> Opening:
+            for state in (State.CLAIMED, State.STORED):
+                for record in self._select(connection, _IN_STATES, self._target_id, state.value):
+                    update(connection, record, rules.recover(record))
+            previous = connection.execute(
+                "SELECT key_id FROM targets WHERE target_id = ?", [self._target_id]
+            ).fetchone()[0]
+            connection.execute("UPDATE targets SET key_id = ? WHERE target_id = ?", [key_id, self._target_id])
+            connection.execute(
+                "INSERT INTO runs (run_id, target_id, started_at, pid) VALUES (?, ?, ?, ?)",
+                [run_id, self._target_id, time.time(), pid],
+            )
+            packs = connection.execute(
+                "SELECT pack_id FROM jobs WHERE target_id = ? AND state = 'added' "
+                "GROUP BY pack_id ORDER BY max(job_id) DESC LIMIT 10",
+                [self._target_id],
+            )
+            return Opening(
+                parked=self._select(connection, _IN_STATES, self._target_id, State.PARKED.value),
+                audits=self._select(connection, _AUDITS, self._target_id),
+                key_id=previous,
+                packs=[PackId(row[0]) for row in packs],
+            )
+
+        return await self._commits.submit(work)
+
+    async def admit(self, run_id: RunId, candidates: Sequence[Candidate]) -> Sequence[Admission]:
+        """See `Journal.admit`."""
+        return await self._commits.submit(
+            lambda connection: [self._admit_one(connection, run_id, candidate) for candidate in candidates]
+        )
+
+    async def resume(self, run_id: RunId, *, after: JobId, limit: int) -> Sequence[Record]:
+        """See `Journal.resume`."""
+
+        def work(connection: sqlite3.Connection) -> list[Record]:
+            pending = self._select(connection, _PENDING, self._target_id, after, limit)
+            claimed = [rules.claim(record, run_id) for record in pending]
+            for before, record in zip(pending, claimed, strict=True):
+                update(connection, before, record)
+            return claimed
+
+        return await self._commits.submit(work)
+
+    async def find_equal(self, record: Record, fingerprint: Fingerprint) -> Record | None:
+        """See `Journal.find_equal`."""
+
+        def work(connection: sqlite3.Connection) -> Record | None:
+            found = self._select(connection, _EQUALS, self._target_id, record.pack_id, fingerprint, record.job_id)
+            return found[0] if found else None
+
+        return await self._commits.submit(work)
+
+    def submit(self, change: Change) -> asyncio.Future[Record]:
+        """See `Journal.submit`."""
+
+        def work(connection: sqlite3.Connection) -> Record:
+            row = connection.execute(_BY_ID, (change.job_id,)).fetchone()
+            if row is None:
+                raise KeyError(change.job_id)
+            before = record_of(row)
+            after = rules.apply(before, change, now=time.time(), run_id=self._run_id)
+            update(connection, before, after)
+            return after
+
+        return self._commits.submit(work)
+
+    async def end(self, run_id: RunId, summary: Summary) -> None:
+        """See `Journal.end`."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            for record in self._select(connection, _IN_STATES, self._target_id, State.CLAIMED.value):
+                update(connection, record, rules.put_back(record))
+            connection.execute(
+                "UPDATE runs SET ended_at = ?, summary = ? WHERE run_id = ?",
+                [time.time(), msgspec.json.encode(summary).decode(), run_id],
+            )
+
+        await self._commits.submit(work)
+
+    def _admit_one(self, connection: sqlite3.Connection, run_id: RunId, candidate: Candidate) -> Admission:
+        found = self._select(connection, _LATEST, self._target_id, candidate.pack_id, encoded(candidate.key))
+        latest = found[0] if found else None
+        admission = rules.admit(latest, candidate, run_id=run_id, now=time.time())
+        record = admission.record
+        if record.job_id == rules.UNNUMBERED:
+            return Claimed(record=replace(record, job_id=insert(connection, self._target_id, record)))
+        if latest is not None and record is not latest:
+            update(connection, latest, record)
+        return admission
+
+    @staticmethod
+    def _select(connection: sqlite3.Connection, statement: str, *parameters: Any) -> list[Record]:
+        return [record_of(row) for row in connection.execute(statement, parameters)]
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    # The writer thread holds the lock, so that nobody else gets it before this thread's last commit.
+    make_directory(path.parent)
+    with writer_lock(path), contextlib.closing(connect(path)) as connection:
+        yield connection
+
+
+def _target_id(connection: sqlite3.Connection, target: Target) -> int:
+    connection.execute("INSERT INTO targets (base_url) VALUES (?) ON CONFLICT DO NOTHING", [target])
+    return int(connection.execute("SELECT target_id FROM targets WHERE base_url = ?", [target]).fetchone()[0])

@@ -1,0 +1,302 @@
+"""One job's way to its pack: inspect, reserve, put, stored, add; a small function for each line of the protocol.
+
+What the process may die at is written beside each line. Lookups and audits are `reconcile`'s, the end is `settle`'s.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from ingest.errors import (
+    Fatal,
+    ImageChanged,
+    ImageRejected,
+    ImageUnreadable,
+    Rejected,
+    Retryable,
+    Uncertain,
+)
+from ingest.images.inspect import inspect
+from ingest.journal.base import Inspection, Parked, Released, Resent, Spent, Stored, Tested
+from ingest.model import Outcome
+from ingest.observe.logging import get_logger
+from ingest.observe.text import printable
+from ingest.pipeline.stop import Stopped
+from ingest.policy.lifecycle import State
+from ingest.policy.retry import backoff_s
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ingest.api.client import PacksClient
+    from ingest.api.messages import AddedImage, UploadTicket
+    from ingest.images.inspect import Inspected
+    from ingest.images.memory import MemoryBudget
+    from ingest.journal.base import Journal
+    from ingest.observe.recorders import JobRecorder
+    from ingest.pipeline.gate import Traffic
+    from ingest.pipeline.packs import Packs
+    from ingest.pipeline.reconcile import Reconciler
+    from ingest.pipeline.retry import Retrying
+    from ingest.pipeline.settle import Settler
+    from ingest.pipeline.solitude import Solitude
+    from ingest.pipeline.twins import Twins
+    from ingest.pipeline.work import OpenJobs, Work
+    from ingest.settings import Settings
+
+__all__ = ["Deliver"]
+
+log = get_logger("pipeline")
+
+SUSPECT_DEATHS: Final = 3
+# From the third claim that died with its process on, a job runs alone (DESIGN §3, step 2).
+
+MAX_LOOKS: Final = 6
+# A file that changes at every look is being written; with the back-off between them six looks span some ten seconds.
+
+EXPIRY_MARGIN: Final = 0.1
+# A ticket is not used in the last tenth of its life (60 s of the usual 600): the PUT must arrive within it.
+
+
+class _ReserveAgain(Exception):
+    """The ticket is used up or out of date."""
+
+
+class _JobAttempts:
+    """A job's patience: only an answer about this job uses it up, and the count outlives the process."""
+
+    def __init__(self, work: Work, journal: Journal, max_attempts: int) -> None:
+        self._work = work
+        self._journal = journal
+        self._max_attempts = max_attempts
+
+    def may_retry(self, error: Retryable | Uncertain, *, is_outage: bool) -> bool:
+        """See `Attempts.may_retry`."""
+        if is_outage or not error.is_answer:
+            return True
+        record = self._work.record = replace(self._work.record, attempts=self._work.record.attempts + 1)
+        self._journal.submit(Spent(job_id=record.job_id, attempts=record.attempts, reason=error.reason))
+        return record.attempts < self._max_attempts
+
+
+class Deliver:
+    """Takes jobs as far as they go. Made once a run; called by many workers at once, each with another job."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        client: PacksClient,
+        retrying: Retrying,
+        journal: Journal,
+        packs: Packs,
+        open_jobs: OpenJobs,
+        twins: Twins,
+        solitude: Solitude,
+        memory: MemoryBudget,
+        settler: Settler,
+        reconciler: Reconciler,
+        traffic: Traffic,
+        recorder: JobRecorder,
+        sleep: Callable[[float], Awaitable[None]],
+        is_outage: Callable[[], bool],
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        self._retrying = retrying
+        self._journal = journal
+        self._packs = packs
+        self._open = open_jobs
+        self._twins = twins
+        self._solitude = solitude
+        self._memory = memory
+        self._settler = settler
+        self._reconciler = reconciler
+        self._traffic = traffic
+        self._recorder = recorder
+        self._sleep = sleep
+        self._is_outage = is_outage
+
+    async def __call__(self, work: Work) -> None:
+        """One job from its claim to an outcome, the twins' shelf, reconciliation, or back to pending.
+
+        Raises for no job's sake; `StopError` where the journal or the machine fails.
+        """
+        if work.record.deaths < SUSPECT_DEATHS:
+            async with self._solitude.shared():
+                await self._deliver(work)
+        else:
+            async with self._solitude.alone():
+                # Durable first: a process that dies below this line tells whose fault it is.
+                work.record = await self._journal.submit(Tested(job_id=work.record.job_id))
+                await self._deliver(work)
+
+    async def _deliver(self, work: Work) -> None:
+        try:
+            if work.is_absent:
+                await self._send_again(work)
+            elif self._packs.is_known_gone(work.record.pack_id):
+                self._settler.settle(work, Outcome.REJECTED, reason="pack_gone")
+            elif await self._store(work):
+                await self._add(work)
+        except (Stopped, Fatal):
+            self._release(work)
+        except (ImageRejected, Rejected) as error:
+            self._settler.settle(work, Outcome.REJECTED, reason=error.reason, detail=str(error))
+        except (ImageUnreadable, ImageChanged, Retryable) as error:
+            self._settler.settle(work, Outcome.FAILED, reason=error.reason, detail=str(error))
+
+    # Steps 3 to 5. A process that dies in here leaves a claim: the job starts over, and an unused url is garbage.
+
+    async def _store(self, work: Work) -> bool:
+        """Bring the bytes to the CDN and the url into the journal; False where the job ends or waits elsewhere."""
+        url = work.record.url
+        if url is not None and work.record.content_type is not None and work.record.stamp and work.record.fingerprint:
+            # Uploaded by an earlier run that stopped before the add was sent.
+            work.inspection = Inspection(
+                fingerprint=work.record.fingerprint,
+                content_type=work.record.content_type,
+                stamp=work.record.stamp,
+            )
+            if not await self._goes_ahead(work, work.inspection):
+                return False
+        else:
+            url = await self._inspect_and_upload(work)
+        if url is None or work.inspection is None:
+            return False
+        # The one commit that a job waits for. Dying before it: start over. After it: the add counts as sent.
+        work.record = await self._journal.submit(Stored(job_id=work.record.job_id, inspection=work.inspection, url=url))
+        return True
+
+    async def _inspect_and_upload(self, work: Work) -> str | None:
+        """The url under which the bytes lie; None where an equal image goes ahead or is there already."""
+        for look in range(1, MAX_LOOKS + 1):
+            try:
+                with await inspect(work.record.locator, self._settings.images, self._memory) as image:
+                    work.inspection = Inspection(
+                        fingerprint=image.fingerprint, content_type=image.content_type, stamp=image.stamp
+                    )
+                    if not await self._goes_ahead(work, work.inspection):
+                        return None
+                    return await self._upload(work, image)
+            except ImageChanged:
+                await self._reconsider(work)
+                if look == MAX_LOOKS:
+                    raise
+                log.debug("image.changed", job=work.record.job_id, image=printable(work.record.locator), look=look)
+                await self._sleep(backoff_s(look, base_s=0.5, cap_s=8.0, jitter=1.0))
+        return None
+
+    async def _goes_ahead(self, work: Work, seen: Inspection) -> bool:
+        """Whether no equal image is in the pack, or on its way there."""
+        if self._settings.run.duplicates == "allow":
+            return True
+        if not self._twins.claim(work, seen.fingerprint):
+            self._twins.shelve(work, seen.fingerprint)
+            return False
+        equal = await self._journal.find_equal(work.record, seen.fingerprint)
+        if equal is None:
+            return True
+        if equal.state is State.ADDED:
+            self._settler.settle(work, Outcome.DUPLICATE, reason=f"equal_to:{equal.job_id}")
+        else:
+            # It is parked where this run can't look (its pack is out of sight): only a later run can tell.
+            await self._reconsider(work)
+            self._release(work)
+        return False
+
+    async def _reconsider(self, work: Work) -> None:
+        """`work` does not go ahead with the bytes it had: whoever waited for it takes its own turn."""
+        seen, work.inspection = work.inspection, None
+        for twin in self._twins.end(work, seen.fingerprint if seen else None):
+            await self._reconciler.again(twin)
+
+    async def _upload(self, work: Work, image: Inspected) -> str:
+        attempts = self._attempts(work)
+        while True:
+            ticket = await self._retrying(
+                lambda: self._client.upload_file(
+                    image.content_type, filename=work.record.file_name, size_bytes=image.stamp.size_bytes
+                ),
+                attempts=attempts,
+            )
+            expires_at = time.monotonic() + ticket.expires_in_s * (1.0 - EXPIRY_MARGIN)
+            try:
+                await self._retrying(
+                    lambda ticket=ticket, expires_at=expires_at: self._put(  # type: ignore[misc]
+                        ticket, image, expires_at, attempts
+                    ),
+                    attempts=attempts,
+                )
+            except _ReserveAgain:
+                continue
+            self._traffic.bytes_uploaded += image.stamp.size_bytes
+            self._recorder.uploaded(image.stamp.size_bytes)
+            return ticket.url
+
+    async def _put(self, ticket: UploadTicket, image: Inspected, expires_at: float, attempts: _JobAttempts) -> None:
+        if time.monotonic() >= expires_at:
+            raise _ReserveAgain
+        try:
+            await self._client.put_file(
+                ticket, image.body, content_type=image.content_type, content_length=image.stamp.size_bytes
+            )
+        except Retryable as error:
+            if error.status == 403 and attempts.may_retry(error, is_outage=False):
+                raise _ReserveAgain from error
+            raise
+
+    # Step 6. A process that dies in here leaves `stored`: the next one looks before it adds.
+
+    async def _add(self, work: Work) -> None:
+        record = work.record
+        try:
+            added = await self._retrying(lambda: self._add_once(work), attempts=self._attempts(work))
+        except Rejected as error:
+            reason = "pack_gone" if error.status == 404 else error.reason
+            self._settler.settle(work, Outcome.REJECTED, reason=reason, detail=str(error))
+        except (Uncertain, Retryable) as error:
+            if isinstance(error, Uncertain):
+                self._attempts(work).may_retry(error, is_outage=self._is_outage())
+            # Not waited for: dying before it is durable leaves `stored`, which means the same.
+            self._journal.submit(Parked(job_id=record.job_id, reason=error.reason))
+            log.info("add.parked", job=record.job_id, pack_id=record.pack_id, reason=error.reason)
+            self._reconciler.park(work)
+        else:
+            self._settler.settle(
+                work,
+                Outcome.ADDED,
+                image_id=added.id,
+                answered_url=added.url if added.url != record.url else None,
+            )
+        self._reconciler.add_ended(work)
+
+    async def _add_once(self, work: Work) -> AddedImage:
+        record = work.record
+        try:
+            return await self._client.add_image(record.pack_id, record.url or "", record.file_name)
+        except Rejected as error:
+            if error.status != 404 or await self._packs.is_gone(record.pack_id):
+                raise
+            raise Retryable(
+                str(error), operation=error.operation, status=error.status, error_code=error.error_code
+            ) from error
+
+    # Step 7: the add is sent again. The count and the audit are durable before it.
+
+    async def _send_again(self, work: Work) -> None:
+        work.record = await self._journal.submit(Resent(job_id=work.record.job_id))
+        work.is_absent = False
+        self._reconciler.owe_audit(work)
+        await self._add(work)
+
+    def _release(self, work: Work) -> None:
+        """Back to pending; but what may have been sent stays `stored`, and is looked up by the next run."""
+        if work.record.state is State.CLAIMED or (work.record.state is State.STORED and work.record.adds_sent == 1):
+            self._journal.submit(Released(job_id=work.record.job_id))
+        self._open.leave(work)
+
+    def _attempts(self, work: Work) -> _JobAttempts:
+        return _JobAttempts(work, self._journal, self._settings.flow.max_attempts)

@@ -1,0 +1,178 @@
+"""From a source's deliveries to claimed jobs: admitted in batches, handed on one by one, no faster than they are taken.
+
+Opens no image and sends nothing but the lookup of a pack's name.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from ingest.errors import UsageError
+from ingest.journal.base import Candidate, Claimed, Joined, Known
+from ingest.model import Job, JobId, Locator
+from ingest.pipeline.work import Naming, Work
+from ingest.policy.lifecycle import State
+from ingest.sources.base import Delivery
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from ingest.journal.base import Journal, Record
+    from ingest.model import Outcome, RunId
+    from ingest.observe.recorders import DeliveryRecorder, JobRecorder
+    from ingest.pipeline.packs import Packs
+    from ingest.pipeline.reconcile import Reconciler
+    from ingest.pipeline.twins import Twins
+    from ingest.pipeline.work import OpenJobs, Tally
+    from ingest.settings import RunSettings
+    from ingest.sources.base import Source
+
+__all__ = ["Feed"]
+
+RESUME_BATCH: Final = 256
+MAX_FILE_NAME: Final = 255
+
+
+class Feed:
+    """Takes sources, one after another. `ready` hands a job to the workers and waits while they are busy."""
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        *,
+        run_id: RunId,
+        journal: Journal,
+        packs: Packs,
+        open_jobs: OpenJobs,
+        tally: Tally,
+        twins: Twins,
+        reconciler: Reconciler,
+        recorder: JobRecorder,
+        deliveries: DeliveryRecorder,
+        ready: Callable[[Work], Awaitable[None]],
+    ) -> None:
+        self._settings = settings
+        self._run_id = run_id
+        self._journal = journal
+        self._packs = packs
+        self._open = open_jobs
+        self._tally = tally
+        self._twins = twins
+        self._reconciler = reconciler
+        self._recorder = recorder
+        self._deliveries = deliveries
+        self._ready = ready
+        self._claimed = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many jobs were claimed as the user wants."""
+        return self._settings.limit is not None and self._claimed >= self._settings.limit
+
+    async def take(self, source: Source) -> None:
+        """Admit everything that `source` names, up to the limit. Raises its `UsageError`, and the journal's errors."""
+        async with source.open() as batches:
+            async for batch in batches:
+                await self._admit([Naming(delivery, source.name) for delivery in batch])
+                if self.is_full:
+                    return
+
+    async def resume(self) -> None:
+        """Continue what earlier runs left pending, as if a source had named it."""
+        for work in self._open:
+            self._name(work, Naming(Delivery(job=_job_of(work.record)), "other"))
+        last = JobId(0)
+        while records := await self._journal.resume(self._run_id, after=last, limit=self._room(RESUME_BATCH)):
+            for record in records:
+                last = record.job_id
+                await self._claim(record, Naming(Delivery(job=_job_of(record)), "other"))
+            if self.is_full:
+                return
+            await self._open.room()
+
+    async def _admit(self, namings: Sequence[Naming]) -> None:
+        start = 0
+        while start < len(namings) and not self.is_full:
+            batch = namings[start : start + self._room(len(namings))]
+            start += len(batch)
+            await self._open.room()
+            candidates = [await self._candidate(naming.delivery) for naming in batch]
+            admissions = await self._journal.admit(self._run_id, candidates)
+            for naming, admission in zip(batch, admissions, strict=True):
+                match admission:
+                    case Claimed(record=record):
+                        await self._claim(record, naming)
+                    case Joined(record=record):
+                        self._join(record, naming)
+                    case Known(outcome=outcome):
+                        await self._skip(naming, outcome, admission.record)
+
+    def _room(self, wanted: int) -> int:
+        """How many may be admitted at once without passing the limit."""
+        return wanted if self._settings.limit is None else min(wanted, self._settings.limit - self._claimed)
+
+    async def _candidate(self, delivery: Delivery) -> Candidate:
+        job = delivery.job
+        if "://" in job.image:
+            raise UsageError(
+                f"{job.image.partition('?')[0]} is a URL; this version takes images from files only.",
+                code="url_not_taken",
+                hint="Download the image and name the file.",
+            )
+        named = job.pack or self._settings.pack
+        if named is None:
+            raise UsageError(
+                f"No pack is named for {job.image!r}.", code="no_pack", hint="Name one with --pack ID or NAME."
+            )
+        pack = await self._packs.resolve(named, create=self._settings.create_pack)
+        locator = Locator(os.path.abspath(job.image))  # noqa: ASYNC240, PTH100 - text only; pathlib would change odd names
+        return Candidate(
+            key=f"id:{job.id}" if job.id is not None else locator,
+            pack_id=pack.pack_id,
+            locator=locator,
+            file_name=_file_name(job),
+            stamp=delivery.stamp,
+        )
+
+    async def _claim(self, record: Record, naming: Naming) -> None:
+        self._claimed += 1
+        work = Work(record=record)
+        self._open.open(work)
+        self._name(work, naming)
+        self._recorder.discovered()
+        await self._ready(work)
+
+    def _join(self, record: Record, naming: Naming) -> None:
+        work = self._open.get(record.job_id)
+        if work is None:
+            # It was `failed` with a url, and is tried again from its lookup on.
+            work = Work(record=record)
+            self._open.open(work)
+            if record.fingerprint is not None:
+                self._twins.claim(work, record.fingerprint)
+            self._reconciler.park(work)
+        self._name(work, naming)
+
+    def _name(self, work: Work, naming: Naming) -> None:
+        work.namings.append(naming)
+        self._tally.discovered += 1
+
+    async def _skip(self, naming: Naming, outcome: Outcome, record: Record) -> None:
+        self._tally.discovered += 1
+        self._tally.settle(outcome, 1)
+        if record.state in {State.ADDED, State.DUPLICATE} and naming.delivery.stamp is not None:
+            self._tally.unchanged += 1
+        await naming.delivery.acknowledge(outcome, record.reason)
+        self._deliveries.delivery(naming.source, "acknowledged")
+
+
+def _file_name(job: Job) -> str:
+    """What the pack shows: 1 to 255 characters of text, whatever bytes the file's name has."""
+    name = job.file_name or os.path.basename(job.image)  # noqa: PTH119
+    text = os.fsencode(name).decode("utf-8", "replace")
+    return text[:MAX_FILE_NAME] or "image"
+
+
+def _job_of(record: Record) -> Job:
+    return Job(image=record.locator, pack=record.pack_id, file_name=record.file_name)

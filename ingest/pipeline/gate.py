@@ -1,0 +1,199 @@
+"""A lane's gate: no request starts but when concurrency, pace and the breaker allow it.
+
+Carries out what `policy` decides; retries nothing. Whoever waits here holds nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from ingest.api.answers import retry_after_s
+from ingest.api.transport import NoAnswer
+from ingest.model import Lane
+from ingest.policy.breaker import Breaker
+from ingest.policy.pacing import Pacer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ingest.api.transport import Answer, Call, Transport
+    from ingest.errors import Fatal
+    from ingest.observe.recorders import LaneRecorder, RequestRecorder
+    from ingest.settings import FlowSettings
+
+__all__ = ["Gate", "GatedTransport", "Traffic"]
+
+REFUSED_KEY: Final = frozenset({401, 402, 403})
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What passed the gates, for the summary."""
+
+    requests: int = 0
+    throttled: int = 0
+    bytes_uploaded: int = 0
+
+
+class Gate:
+    """One lane's limits, and the queue before them; first come, first served.
+
+    `enter` and `leave` come in pairs. `hold` lets nothing start until `release` or `shut`; `shut` is for good.
+    """
+
+    def __init__(self, lane: Lane, settings: FlowSettings, *, rate: float | None, recorder: LaneRecorder) -> None:
+        self.lane = lane
+        self.in_flight = 0
+        self.last_failure: str | None = None
+        self.concurrency = settings.concurrency
+        self.pacer = Pacer(bound=rate)
+        # Above what one job alone can fail: it must not stop a lane.
+        self.breaker = Breaker(threshold=2 * settings.max_attempts)
+        self._recorder = recorder
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._is_held = False
+        self._refusal: Fatal | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds until a request may start as far as pace and breaker go; infinite while a probe is out."""
+        now = time.monotonic()
+        return max(self.pacer.wait_s(now), self.breaker.wait_s(now))
+
+    async def enter(self) -> None:
+        """Wait for a place, and take it. Raises the `Fatal` that shut the gate."""
+        if self._refusal is not None:
+            raise self._refusal
+        if not self._waiting and self._may_start():
+            self._start()
+            return
+        asked = time.monotonic()
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        self._pump()
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled() and place.exception() is None:
+                self._leave()  # the place was given as the wait was cancelled
+                self.breaker.abandoned()
+            raise
+        finally:
+            self._recorder.lane_wait(self.lane, time.monotonic() - asked)
+
+    def leave(self, end: Answer | NoAnswer | None, *, retry_after_s: float | None = None) -> None:
+        """Give the place back with what came of it; None for a request that was cancelled."""
+        now = time.monotonic()
+        match end:
+            case None:
+                self.breaker.abandoned()
+            case NoAnswer():
+                self.last_failure = str(end)
+                self.breaker.failed(now, jitter=random.random())  # noqa: S311 - jitter, not a secret
+            case _ if end.status == 429 or (end.status == 503 and retry_after_s is not None):
+                pause_s = self.pacer.refused(now, retry_after_s=retry_after_s, jitter=random.random())  # noqa: S311
+                self._recorder.lane_paused(self.lane, "throttled" if retry_after_s is None else "retry_after", pause_s)
+                self.breaker.answered()
+            case _ if end.status >= 500:
+                self.last_failure = f"HTTP {end.status}"
+                self.breaker.failed(now, jitter=random.random())  # noqa: S311
+            case _:
+                self.pacer.accepted(now)
+                self.breaker.answered()
+        self._leave()
+
+    def hold(self) -> None:
+        """Start nothing more until told."""
+        self._is_held = True
+
+    def release(self) -> None:
+        """Start again after a `hold`."""
+        self._is_held = False
+        self._pump()
+
+    def shut(self, refusal: Fatal) -> None:
+        """Start nothing any more: whoever waits, or comes later, is told why."""
+        self._refusal = refusal
+        while self._waiting:
+            place = self._waiting.popleft()
+            if not place.done():
+                place.set_exception(refusal)
+
+    def _may_start(self) -> bool:
+        return not self._is_held and self.in_flight < self.concurrency and self.wait_s <= 0.0
+
+    def _start(self) -> None:
+        self.in_flight += 1
+        self.pacer.started(time.monotonic())
+        self.breaker.started()
+
+    def _leave(self) -> None:
+        self.in_flight -= 1
+        self._pump()
+
+    def _pump(self) -> None:
+        """Give places while there are any; where only time is missing, come back then."""
+        while self._waiting:
+            if self._waiting[0].done():
+                self._waiting.popleft()
+            elif self._may_start():
+                self._start()
+                self._waiting.popleft().set_result(None)
+            else:
+                break
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        wait_s = self.wait_s if self._waiting and not self._is_held else math.inf
+        if 0.0 < wait_s < math.inf:
+            self._alarm = asyncio.get_running_loop().call_later(wait_s, self._pump)
+
+
+class GatedTransport:
+    """A `Transport` that passes every call through the gate of its lane, and tells what came of it."""
+
+    def __init__(self, inner: Transport, gates: Mapping[Lane, Gate], *, recorder: RequestRecorder) -> None:
+        self._inner = inner
+        self._gates = gates
+        self._recorder = recorder
+        self.traffic = Traffic()
+
+    async def exchange(self, call: Call) -> Answer:
+        """See `Transport.exchange`; also `Fatal` once the lane is shut."""
+        gate = self._gates[call.operation.lane]
+        await gate.enter()
+        self.traffic.requests += 1
+        started = time.monotonic()
+        end: Answer | NoAnswer | None = None
+        try:
+            end = await self._inner.exchange(call)
+        except NoAnswer as error:
+            end = error
+            raise
+        else:
+            return end
+        finally:
+            self._told(call, gate, end, time.monotonic() - started)
+
+    def _told(self, call: Call, gate: Gate, end: Answer | NoAnswer | None, duration_s: float) -> None:
+        retry_after: float | None = None
+        match end:
+            case None:
+                pass
+            case NoAnswer():
+                self._recorder.request(call.operation, end.failure.value, duration_s)
+            case _:
+                self._recorder.request(call.operation, str(end.status), duration_s)
+                retry_after = retry_after_s(end.headers, time.time())
+                if end.status == 429:
+                    self.traffic.throttled += 1
+                elif end.status in REFUSED_KEY and gate.lane is Lane.API:
+                    gate.hold()  # before the place is given to another: it would be refused as well
+        gate.leave(end, retry_after_s=retry_after)

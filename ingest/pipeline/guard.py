@@ -1,0 +1,91 @@
+"""What is done when the API refuses the key: asked once more, and then nothing is sent any more.
+
+Decides for the whole process, once; never marks a job for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+from ingest.errors import Fatal, Refused, RequestError
+from ingest.observe.logging import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ingest.api.credentials import Credentials
+    from ingest.observe.recorders import RunRecorder
+    from ingest.pipeline.gate import Gate
+
+__all__ = ["Guard", "refusal"]
+
+log = get_logger("pipeline")
+
+HINTS = {
+    401: "Check GENVIRAL_API_KEY (or the file that GENVIRAL_API_KEY_FILE names), then run again to continue.",
+    402: "The Partner API needs an active Creator, Professional or Business plan; then run again to continue.",
+    403: "This plan's tier has no Partner API: change the plan, then run again to continue.",
+}
+
+
+def refusal(error: Fatal) -> Refused:
+    """A `Fatal` answer as the reason for which a run ends."""
+    return Refused(str(error), code=error.reason, hint=HINTS.get(error.status or 0, ""))
+
+
+class Guard:
+    """Hears of every 401, 402 and 403, while the gate that saw it holds back all other requests.
+
+    `probe` sends one harmless request past the gate. `on_fatal` is called once, when the refusal is certain.
+    """
+
+    def __init__(
+        self,
+        gate: Gate,
+        credentials: Credentials,
+        *,
+        probe: Callable[[], Awaitable[object]],
+        recorder: RunRecorder,
+        on_fatal: Callable[[Refused], None],
+    ) -> None:
+        self._gate = gate
+        self._credentials = credentials
+        self._probe = probe
+        self._recorder = recorder
+        self._on_fatal = on_fatal
+        self._verdict: Fatal | None = None
+        self._asking = anyio.Lock()
+
+    async def confirm(self, error: Fatal) -> None:
+        """Ask a second time. Returns where the API takes the key after all, else raises the `Fatal` for good."""
+        async with self._asking:
+            if self._verdict is not None:
+                raise self._verdict
+            if await self._credentials.refresh():
+                log.info("key.reread", key_id=self._credentials.public_id)
+            try:
+                await self._probe()
+            except Fatal as second:
+                self._convict(second)
+                raise
+            except RequestError as unclear:
+                log.warning("refusal.unconfirmed", reason=error.reason, error=str(unclear))
+            self.dismiss()
+
+    def convict(self, error: Fatal) -> None:
+        """The refusal is certain without asking: nothing is sent any more."""
+        self._convict(error)
+
+    def dismiss(self) -> None:
+        """It was no word of the API: let requests pass again."""
+        if self._verdict is None:
+            self._gate.release()
+
+    def _convict(self, error: Fatal) -> None:
+        self._verdict = error
+        self._gate.shut(error)
+        self._recorder.fatal(error.reason)
+        log.error("key.refused", reason=error.reason, status=error.status)
+        self._on_fatal(refusal(error))

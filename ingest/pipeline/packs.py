@@ -1,0 +1,208 @@
+"""Packs by id or exact name: looked up within the key's scope, made where that is wanted, and found gone.
+
+Creating by name is uncertain like an add, so a name is looked up before and after. Touches no image.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import anyio
+
+from ingest.errors import Fatal, Rejected, Uncertain, UsageError
+from ingest.model import Operation, PackId
+from ingest.observe.logging import get_logger
+from ingest.pipeline.retry import Patient
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from ingest.api.client import PacksClient
+    from ingest.api.messages import PackSummary
+    from ingest.pipeline.guard import Guard
+    from ingest.pipeline.retry import Retrying
+
+__all__ = ["Packs", "ResolvedPack"]
+
+T = TypeVar("T")
+
+log = get_logger("pipeline")
+
+PAGE: Final = 100
+# The most that List packs gives at once (API.md, Details).
+
+MAX_NAME: Final = 120
+
+LOOKS_LIKE_ID: Final = re.compile(r"[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
+# The ids of API.md's examples are UUIDs; anything else is tried as a name first.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedPack:
+    """A pack in scope, as it stood when it was looked up."""
+
+    pack_id: PackId
+    name: str
+    image_count: int
+    is_new: bool = False
+
+
+class Packs:
+    """One run's view of the packs. `filled` are those that the journal added to under another key, if that was so."""
+
+    def __init__(
+        self,
+        client: PacksClient,
+        retrying: Retrying,
+        guard: Guard,
+        *,
+        settle_delay_s: float,
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._client = client
+        self._retrying = retrying
+        self._guard = guard
+        self._settle_delay_s = settle_delay_s
+        self._sleep = sleep
+        self._filled_under_another_key: Sequence[PackId] = ()
+        self._resolved: dict[str, ResolvedPack] = {}
+        self._verdicts: dict[PackId, bool] = {}  # whether a pack that answered 404 is gone
+        self._asking = anyio.Lock()
+
+    def key_has_changed(self, filled: Sequence[PackId]) -> None:
+        """The last run used another key, and the journal filled these packs."""
+        self._filled_under_another_key = filled
+
+    async def resolve(self, named: str, *, create: bool) -> ResolvedPack:
+        """The pack of that id or exact name, within scope.
+
+        Raises `UsageError`: none (and not `create`), several of that name, or only a public one of somebody else;
+        `Fatal` with `wrong_scope` where a changed key sees none of the packs that this journal filled.
+        """
+        async with self._asking:
+            if (known := self._resolved.get(named)) is None:
+                known = self._resolved[named] = await self._resolve(named, create=create)
+                log.info("pack.resolved", pack_id=known.pack_id, name=known.name, images=known.image_count)
+            return known
+
+    async def is_gone(self, pack_id: PackId) -> bool:
+        """Whether a pack that answered 404 is really out of reach; asked once a pack. `Fatal` as in `resolve`."""
+        async with self._asking:
+            if pack_id not in self._verdicts:
+                self._verdicts[pack_id] = await self._in_scope(pack_id) is None
+                if self._verdicts[pack_id]:
+                    await self._refuse_wrong_scope()
+                    log.error("pack.gone", pack_id=pack_id)
+            return self._verdicts[pack_id]
+
+    def is_known_gone(self, pack_id: PackId) -> bool:
+        """What `is_gone` has found out so far."""
+        return self._verdicts.get(pack_id, False)
+
+    async def _resolve(self, named: str, *, create: bool) -> ResolvedPack:
+        wanted = named.strip()
+        if LOOKS_LIKE_ID.fullmatch(wanted) and (pack := await self._in_scope(PackId(wanted))) is not None:
+            return pack
+        found = await self._by_name(wanted)
+        if not found and _may_be_id(wanted) and (pack := await self._in_scope(PackId(wanted))) is not None:
+            return pack
+        if not found:
+            await self._refuse_wrong_scope()
+            if create:
+                return await self._create(wanted)
+            raise await self._unknown(wanted)
+        return _only(found, wanted)
+
+    async def _create(self, name: str) -> ResolvedPack:
+        if not 1 <= len(name) <= MAX_NAME:
+            raise UsageError(
+                f"A pack can't be named {name[:40]!r}…: a name has 1 to {MAX_NAME} characters.",
+                code="bad_pack_name",
+                hint="Choose another name with --pack NAME.",
+            )
+        while True:
+            try:
+                made = await self._asked(lambda: self._client.create_pack(name))
+            except Uncertain as error:
+                # Not answered: it may be there, or appear within the settle delay. Only then may it be made again.
+                log.warning("pack.uncertain", name=name, reason=error.reason)
+                await self._sleep(self._settle_delay_s)
+                if found := await self._by_name(name):
+                    return _only(found, name)
+            else:
+                log.info("pack.created", pack_id=made.id, name=name)
+                return ResolvedPack(pack_id=PackId(made.id), name=made.name, image_count=0, is_new=True)
+
+    async def _in_scope(self, pack_id: PackId) -> ResolvedPack | None:
+        """The pack, if this key may change it; a public pack of somebody else can be read, and does not count."""
+        try:
+            scan = await self._asked(lambda: self._client.scan_pack(pack_id, frozenset()))
+        except Rejected:
+            return None
+        own = await self._by_name(scan.name)
+        if not any(summary.id == pack_id for summary in own):
+            return None
+        return ResolvedPack(pack_id=pack_id, name=scan.name, image_count=scan.image_count)
+
+    async def _by_name(self, name: str, *, include_public: bool = False) -> list[PackSummary]:
+        """Every pack of exactly that name. `search` finds parts of names, and images' words: it only narrows."""
+        found: dict[str, PackSummary] = {}
+        offset = 0
+        while True:
+            page = await self._asked(
+                lambda offset=offset: self._client.list_packs(  # type: ignore[misc]
+                    search=name, limit=PAGE, offset=offset, include_public=include_public
+                )
+            )
+            found.update((pack.id, pack) for pack in page.packs if pack.name == name)
+            offset += len(page.packs)
+            if not page.packs or offset >= page.total:
+                return list(found.values())
+
+    async def _unknown(self, name: str) -> UsageError:
+        public = await self._by_name(name, include_public=True)
+        if public:
+            return UsageError(
+                f"The pack {name!r} is a public pack of somebody else ({public[0].id}); images can't be added to it.",
+                code="pack_not_ours",
+                hint="Name a pack of your own, or add --create-pack to make one of that name.",
+            )
+        return UsageError(
+            f"There is no pack {name!r} that this key may change.",
+            code="unknown_pack",
+            hint="See `ingest packs list`, or add --create-pack to make it.",
+        )
+
+    async def _refuse_wrong_scope(self) -> None:
+        for pack_id in self._filled_under_another_key:
+            if await self._in_scope(pack_id) is not None:
+                return
+        if self._filled_under_another_key:
+            error = Fatal(
+                "This key sees none of the packs that this journal filled: it belongs to another workspace or person.",
+                operation=Operation.GET_PACK,
+                status=404,
+                error_code="wrong_scope",
+            )
+            self._guard.convict(error)
+            raise error
+
+    async def _asked(self, call: Callable[[], Awaitable[T]]) -> T:
+        return await self._retrying(call, attempts=Patient())
+
+
+def _may_be_id(named: str) -> bool:
+    return named.isascii() and named.isprintable() and not set(named) & set(" /?#%")
+
+
+def _only(found: list[PackSummary], name: str) -> ResolvedPack:
+    if len(found) > 1:
+        told = ", ".join(f"{pack.id} ({pack.image_count} images)" for pack in found)
+        raise UsageError(
+            f"There are {len(found)} packs named {name!r}: {told}.",
+            code="ambiguous_pack",
+            hint="Name one of them by its id: --pack ID.",
+        )
+    return ResolvedPack(pack_id=PackId(found[0].id), name=found[0].name, image_count=found[0].image_count)

@@ -1,0 +1,265 @@
+"""What is owed: lookups for adds whose effect is unknown, and audits of urls that were added more than once.
+
+One read of a pack serves all its debts (DESIGN §3, steps 6 and 7). Adds nothing itself: what a settled lookup did not
+find goes back to the workers. Deletes nothing but surplus copies of a url minted for a job of this journal.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from ingest.errors import Fatal, Rejected, Retryable
+from ingest.journal.base import AuditClosed
+from ingest.model import Outcome
+from ingest.observe.logging import get_logger
+from ingest.pipeline.retry import Once
+from ingest.policy.retry import backoff_s
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from ingest.api.client import PacksClient
+    from ingest.api.messages import PackScan
+    from ingest.journal.base import Journal, Record
+    from ingest.model import JobId, PackId
+    from ingest.observe.recorders import JobRecorder
+    from ingest.pipeline.packs import Packs
+    from ingest.pipeline.retry import Retrying
+    from ingest.pipeline.settle import Settler
+    from ingest.pipeline.work import Work
+    from ingest.settings import FlowSettings
+
+__all__ = ["Reconciler"]
+
+log = get_logger("pipeline")
+
+READ_SPACING: Final = 10.0
+# Between two reads of one pack lie at least ten times their duration: a pack is answered whole, however large.
+
+IN_FLIGHT: Final = math.inf
+# When an add that is under way ended.
+
+
+@dataclass(slots=True)
+class _Debts:
+    """What one pack is to be read for. Times are monotonic seconds."""
+
+    parked: dict[JobId, tuple[Work, float]] = field(default_factory=dict)  # with the end of its last add
+    audits: dict[JobId, tuple[Record, float]] = field(default_factory=dict)
+    not_before: float = -math.inf
+    failures: int = 0
+
+    def due_at(self, settle_delay_s: float) -> float:
+        """When a read would settle something."""
+        ends = [ended_at for _, ended_at in (*self.parked.values(), *self.audits.values())]
+        return max(self.not_before, min(ends, default=math.inf) + settle_delay_s)
+
+
+class Reconciler:
+    """Pays the debts of every pack, one read at a time. `again` hands a job back to the workers."""
+
+    def __init__(
+        self,
+        settings: FlowSettings,
+        *,
+        client: PacksClient,
+        retrying: Retrying,
+        journal: Journal,
+        packs: Packs,
+        settler: Settler,
+        recorder: JobRecorder,
+        again: Callable[[Work], Awaitable[None]],
+        leave: Callable[[Work], Awaitable[None]],
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        self._retrying = retrying
+        self._journal = journal
+        self._packs = packs
+        self._settler = settler
+        self._recorder = recorder
+        self.again = again
+        self._leave = leave
+        self._debts: dict[PackId, _Debts] = {}
+        self._changed = anyio.Event()
+
+    @property
+    def parked_count(self) -> int:
+        """Jobs that wait for a lookup."""
+        return sum(len(debts.parked) for debts in self._debts.values())
+
+    @property
+    def audit_count(self) -> int:
+        """Audits that are open."""
+        return sum(len(debts.audits) for debts in self._debts.values())
+
+    @property
+    def due_in_s(self) -> float:
+        """Seconds until the next read; infinite where nothing is owed."""
+        return max(0.0, self._next_due()[1] - time.monotonic())
+
+    def park(self, work: Work) -> None:
+        """An add of this job has just ended, or ended in an earlier process, and its effect is unknown."""
+        self._of(work.record.pack_id).parked[work.record.job_id] = (work, time.monotonic())
+        self._wake()
+
+    def owe_audit(self, work: Work) -> None:
+        """Another add of this job's url is about to be sent."""
+        self._of(work.record.pack_id).audits[work.record.job_id] = (work.record, IN_FLIGHT)
+
+    def add_ended(self, work: Work) -> None:
+        """An add of this job has ended: its audit, if it owes one, is due a settle delay from now."""
+        audits = self._of(work.record.pack_id).audits
+        if work.record.job_id in audits:
+            audits[work.record.job_id] = (work.record, time.monotonic())
+            self._wake()
+
+    def inherit(self, audits: Iterable[Record]) -> None:
+        """Audits that earlier runs left open: their adds ended before this moment."""
+        for record in audits:
+            self._of(record.pack_id).audits[record.job_id] = (record, time.monotonic())
+        self._wake()
+
+    async def nothing_owed(self) -> None:
+        """Wait until every debt is paid."""
+        while self.parked_count or self.audit_count:
+            await self._changed.wait()
+
+    async def run(self) -> None:
+        """Read packs as their debts fall due, for ever."""
+        while True:
+            pack_id, due_at = self._next_due()
+            changed = self._changed
+            with anyio.move_on_after(due_at - time.monotonic()):
+                await changed.wait()
+                continue
+            if pack_id is not None:
+                await self._read(pack_id, self._debts[pack_id])
+                self._wake()
+
+    def _of(self, pack_id: PackId) -> _Debts:
+        return self._debts.setdefault(pack_id, _Debts())
+
+    def _next_due(self) -> tuple[PackId | None, float]:
+        settle_delay_s = self._settings.settle_delay_s
+        due = ((pack_id, debts.due_at(settle_delay_s)) for pack_id, debts in self._debts.items())
+        return min(due, key=lambda item: item[1], default=(None, math.inf))
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    async def _read(self, pack_id: PackId, debts: _Debts) -> None:
+        begun = time.monotonic()
+        wanted = {
+            url
+            for record in (*(work.record for work, _ in debts.parked.values()), *(r for r, _ in debts.audits.values()))
+            for url in (record.url, record.answered_url)
+            if url is not None
+        }
+        try:
+            scan = await self._retrying(lambda: self._client.scan_pack(pack_id, wanted), attempts=Once())
+        except Fatal:
+            debts.not_before = math.inf  # the run ends; the debts stay in the journal
+            return
+        except Retryable as error:
+            debts.failures += 1
+            delay_s = backoff_s(
+                debts.failures,
+                base_s=self._settings.backoff_base_s,
+                cap_s=self._settings.backoff_cap_s,
+                jitter=random.random(),  # noqa: S311 - jitter, not a secret
+            )
+            debts.not_before = time.monotonic() + delay_s
+            log.info("lookup.failed", pack_id=pack_id, reason=error.reason, delay_s=round(delay_s, 3))
+            return
+        except Rejected:
+            await self._pack_is_out_of_sight(pack_id, debts, begun)
+            return
+        debts.failures = 0
+        ended = time.monotonic()
+        debts.not_before = ended + READ_SPACING * (ended - begun)
+        log.debug(
+            "pack.read",
+            pack_id=pack_id,
+            images=scan.image_count,
+            parked=len(debts.parked),
+            audits=len(debts.audits),
+            duration_s=round(ended - begun, 3),
+        )
+        await self._resolve_parked(debts, scan, begun)
+        await self._audit(pack_id, debts, scan, begun)
+
+    async def _resolve_parked(self, debts: _Debts, scan: PackScan, begun: float) -> None:
+        image_ids = {image.url: image.image_id for image in reversed(scan.found)}
+        for job_id, (work, ended_at) in list(debts.parked.items()):
+            record = work.record
+            image_id = image_ids.get(record.url or "") or image_ids.get(record.answered_url or "")
+            if image_id is not None:
+                del debts.parked[job_id]
+                self._recorder.uncertain("found")
+                self._settler.settle(work, Outcome.ADDED, image_id=image_id, was_found=True)
+            elif begun >= ended_at + self._settings.settle_delay_s:
+                del debts.parked[job_id]
+                self._recorder.uncertain("absent")
+                if record.attempts >= self._settings.max_attempts:
+                    self._settler.settle(work, Outcome.FAILED, reason=record.reason, detail="not in its pack")
+                else:
+                    work.is_absent = True
+                    # Until the next add has ended, a read says nothing about the audit that an earlier one owes.
+                    if job_id in debts.audits:
+                        debts.audits[job_id] = (record, IN_FLIGHT)
+                    await self.again(work)
+
+    async def _audit(self, pack_id: PackId, debts: _Debts, scan: PackScan, begun: float) -> None:
+        for job_id, (record, ended_at) in list(debts.audits.items()):
+            if begun < ended_at + self._settings.settle_delay_s:
+                continue
+            copies = [image.image_id for image in scan.found if image.url in {record.url, record.answered_url}]
+            surplus = copies[1:][: record.adds_sent - 1]
+            for image_id in surplus:
+                if not await self._delete(pack_id, image_id):
+                    return  # the audit stays open; the next read counts anew
+                log.info("copy.deleted", job=job_id, pack_id=pack_id, image_id=image_id)
+            await self._journal.submit(AuditClosed(job_id=job_id))
+            del debts.audits[job_id]
+
+    async def _delete(self, pack_id: PackId, image_id: str) -> bool:
+        try:
+            await self._retrying(lambda: self._client.delete_image(pack_id, image_id), attempts=Once())
+        except Rejected as error:
+            return error.status == 404  # gone already: that is what was wanted
+        except (Fatal, Retryable):
+            return False
+        return True
+
+    async def _pack_is_out_of_sight(self, pack_id: PackId, debts: _Debts, begun: float) -> None:
+        """The pack answered 404. Jobs that this run named are rejected; what only earlier runs know is left alone:
+        their key may have seen another scope.
+        """
+        try:
+            is_gone = await self._packs.is_gone(pack_id)
+        except Fatal:
+            is_gone = False
+        if not is_gone:
+            debts.not_before = time.monotonic() + self._settings.backoff_cap_s
+            return
+        log.warning("debts.unseen", pack_id=pack_id, parked=len(debts.parked), audits=len(debts.audits))
+        for job_id, (work, ended_at) in list(debts.parked.items()):
+            if not work.namings:
+                await self._leave(work)
+            elif begun >= ended_at + self._settings.settle_delay_s:
+                self._recorder.uncertain("gone")
+                self._settler.settle(work, Outcome.REJECTED, reason="pack_gone")
+            else:
+                continue
+            del debts.parked[job_id]
+        for job_id, (_, ended_at) in list(debts.audits.items()):
+            if ended_at is not IN_FLIGHT:
+                del debts.audits[job_id]

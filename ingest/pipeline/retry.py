@@ -1,0 +1,143 @@
+"""One request made until it has its answer: what is retryable is sent again, outside the gate.
+
+Which answers count against whom is the `Attempts`' word; how long to wait, the policy's. A request with a lasting
+effect comes out as `Uncertain` and is never sent again here.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from ingest.errors import Fatal, Retryable
+from ingest.observe.logging import get_logger
+from ingest.policy.retry import backoff_s
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from ingest.model import Lane
+    from ingest.observe.recorders import RequestRecorder
+    from ingest.pipeline.gate import Gate
+    from ingest.pipeline.guard import Guard
+    from ingest.settings import FlowSettings
+
+__all__ = ["Attempts", "Few", "Once", "Patient", "Retrying"]
+
+T = TypeVar("T")
+
+log = get_logger("pipeline")
+
+
+class Attempts(Protocol):
+    """Whose patience a retry uses up."""
+
+    def may_retry(self, error: Retryable, *, is_outage: bool) -> bool:
+        """Count this failure; whether the request may be sent again. `is_outage`: the whole lane fails."""
+        ...
+
+
+@dataclass(slots=True)
+class Few:
+    """A command's patience: so many failures of any kind, and a person is told."""
+
+    left: int = 4
+
+    def may_retry(self, error: Retryable, *, is_outage: bool) -> bool:
+        """See `Attempts.may_retry`."""
+        self.left -= 1
+        return self.left > 0
+
+
+class Once:
+    """No patience: whoever asks keeps a schedule of its own."""
+
+    def may_retry(self, error: Retryable, *, is_outage: bool) -> bool:
+        """See `Attempts.may_retry`."""
+        return False
+
+
+class Patient:
+    """A run's own requests: tried until the run gives up."""
+
+    def may_retry(self, error: Retryable, *, is_outage: bool) -> bool:
+        """See `Attempts.may_retry`."""
+        return True
+
+
+class Retrying:
+    """Calls, waits, and calls again. `sleep` may raise, to end a wait with the run."""
+
+    def __init__(
+        self,
+        settings: FlowSettings,
+        gates: Mapping[Lane, Gate],
+        guard: Guard,
+        *,
+        recorder: RequestRecorder,
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._settings = settings
+        self._gates = gates
+        self._guard = guard
+        self._recorder = recorder
+        self._sleep = sleep
+        self.retries = 0
+
+    async def __call__(self, call: Callable[[], Awaitable[T]], *, attempts: Attempts) -> T:
+        """The call's result; the `Retryable` itself once `attempts` says no; every other error at once.
+
+        A `Fatal` comes out only after a second request has confirmed it.
+        """
+        failures = 0
+        while True:
+            try:
+                return await call()
+            except Fatal as error:
+                await self._guard.confirm(error)
+                # The key is taken after all: what was refused is one more failure of this request.
+                failure = Retryable(
+                    str(error), operation=error.operation, status=error.status, error_code=error.error_code
+                )
+            except Retryable as error:
+                if error.status in {401, 402, 403}:
+                    self._guard.dismiss()
+                failure = error
+            failures += 1
+            await self._wait(failure, failures, attempts)
+
+    async def _wait(self, error: Retryable, failures: int, attempts: Attempts) -> None:
+        is_outage = self._gates[error.operation.lane].breaker.is_open
+        if not attempts.may_retry(error, is_outage=is_outage):
+            raise error
+        self.retries += 1
+        self._recorder.retry(error.operation, _reason(error))
+        delay_s = self._delay_s(error, failures)
+        log.debug(
+            "attempt.failed",
+            operation=error.operation.value,
+            reason=error.reason,
+            delay_s=round(delay_s, 3),
+            failures=failures,
+        )
+        await self._sleep(delay_s)
+
+    def _delay_s(self, error: Retryable, failures: int) -> float:
+        if error.status == 429 or (error.status == 503 and error.retry_after_s is not None):
+            return 0.0  # the lane is paused, not this one request: the gate waits for all
+        return backoff_s(
+            failures,
+            base_s=self._settings.backoff_base_s,
+            cap_s=self._settings.backoff_cap_s,
+            jitter=random.random(),  # noqa: S311 - jitter, not a secret
+        )
+
+
+def _reason(error: Retryable) -> str:
+    """The failure as a label of `ingest_retries_total`."""
+    if error.failure is not None:
+        return error.failure.value
+    if error.status == 429:
+        return "throttled"
+    return "server_error" if error.status is not None and error.status >= 500 else "other"

@@ -1,0 +1,124 @@
+"""Why and how a run stops: the reasons, which of two counts, and what waits for them.
+
+Phases: intake stops, what is in hand is drained, the journal is flushed, everything is closed. Handles no signal: who
+does tells it here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from ingest.errors import GaveUp, MachineError, Refused, StopError, UsageError
+from ingest.model import SummaryError
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Iterator
+
+__all__ = ["Stop", "Stopped", "TooManyRejected"]
+
+
+class Stopped(Exception):
+    """Raised in whoever would start or sleep on while the run stops."""
+
+
+class TooManyRejected(StopError):
+    """As many jobs were rejected as the user allows."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Interrupted:
+    """A signal asked for the end."""
+
+    number: signal.Signals
+
+    @property
+    def exit_code(self) -> int:
+        return 128 + self.number  # 130 and 143, as shells count
+
+
+_PRECEDENCE: Final = (UsageError, Refused, MachineError, _Interrupted, GaveUp, TooManyRejected)
+# The order of the exit codes in DESIGN §7: the first that holds counts.
+
+
+class Stop:
+    """One run's wish to end. The first request stops intake; a second signal, or `now`, ends the drain as well."""
+
+    def __init__(self) -> None:
+        self._reasons: list[StopError | _Interrupted] = []
+        self._scopes: list[anyio.CancelScope] = []
+        self.requested = anyio.Event()
+        self.hurried = anyio.Event()
+
+    @property
+    def is_requested(self) -> bool:
+        """Whether intake has stopped."""
+        return self.requested.is_set()
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code that the reasons ask for; None without one."""
+        return None if (reason := self._first()) is None else reason.exit_code
+
+    @property
+    def error(self) -> SummaryError | None:
+        """The reason for the summary; None without one."""
+        match self._first():
+            case None:
+                return None
+            case _Interrupted(number):
+                return SummaryError(
+                    code=number.name.lower(),
+                    message=f"Stopped by {number.name} before the end.",
+                    hint="Run the same command again to continue.",
+                )
+            case error:
+                return SummaryError(code=error.code, message=str(error), hint=error.hint)
+
+    def signalled(self, number: signal.Signals) -> None:
+        """A signal came: the first stops intake, a second one the drain."""
+        if any(isinstance(reason, _Interrupted) for reason in self._reasons):
+            self.hurried.set()
+        self._add(_Interrupted(number))
+
+    def because(self, error: StopError) -> None:
+        """The run can't, or may not, go on."""
+        self._add(error)
+
+    async def sleep(self, delay_s: float) -> None:
+        """Sleep, or raise `Stopped` as soon as the run stops."""
+        if not self.is_requested:
+            with anyio.move_on_after(delay_s):
+                await self.requested.wait()
+        if self.is_requested:
+            raise Stopped
+
+    @contextlib.contextmanager
+    def interrupts(self) -> Iterator[None]:
+        """Cancel the block as soon as the run stops."""
+        with anyio.CancelScope() as scope:
+            self._scopes.append(scope)
+            if self.is_requested:
+                scope.cancel()
+            try:
+                yield
+            finally:
+                self._scopes.remove(scope)
+
+    def _add(self, reason: StopError | _Interrupted) -> None:
+        self._reasons.append(reason)
+        self.requested.set()
+        for scope in self._scopes:
+            scope.cancel()
+
+    def _first(self) -> StopError | _Interrupted | None:
+        def rank(reason: StopError | _Interrupted) -> int:
+            return next(i for i, kind in enumerate(_PRECEDENCE) if isinstance(reason, kind))
+
+        return min(self._reasons, key=rank, default=None)

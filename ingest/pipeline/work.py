@@ -1,0 +1,120 @@
+"""The jobs in hand: what is kept in memory of a job from its admission to its outcome, and the sum of them.
+
+Bounded by `max_open_jobs`, however long the source; everything else about a job is in the journal.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import anyio
+
+from ingest.model import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ingest.journal.base import Inspection, Record
+    from ingest.model import JobId
+    from ingest.sources.base import Delivery
+
+__all__ = ["Naming", "OpenJobs", "Tally", "Work"]
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """One delivery of a job, and the kind of source that named it."""
+
+    delivery: Delivery
+    source: str
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Work:
+    """One open job. Changed only by whoever has it in hand: a worker, the twins' shelf or reconciliation."""
+
+    record: Record
+    namings: list[Naming] = field(default_factory=list)
+    # Who waits for its outcome; none for a debt of an earlier run that no source of this one named.
+
+    inspection: Inspection | None = None
+    opened_at: float = field(default_factory=time.monotonic)
+
+    is_absent: bool = False
+    # A settled lookup did not find it: what comes next is another add.
+
+
+@dataclass(slots=True)
+class Tally:
+    """Deliveries counted by what became of them; `pending` is what is left."""
+
+    discovered: int = 0
+    unchanged: int = 0
+    outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
+
+    @property
+    def pending(self) -> int:
+        """Discovered and without an outcome."""
+        return self.discovered - sum(self.outcomes.values())
+
+    def settle(self, outcome: Outcome, deliveries: int) -> None:
+        """One job ended: its first delivery has the outcome, the rest named what was then in its pack already."""
+        if outcome is Outcome.ADDED and deliveries:
+            self.outcomes[Outcome.ADDED] += 1
+            self.outcomes[Outcome.DUPLICATE] += deliveries - 1
+        else:
+            self.outcomes[outcome] += deliveries
+
+
+class OpenJobs:
+    """Every open job by number. Whoever admits waits for room first; whoever settles closes."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._jobs: dict[JobId, Work] = {}
+        self._left: list[Work] = []
+        self._changed = anyio.Event()
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __iter__(self) -> Iterator[Work]:
+        """Those in hand, oldest first, and then those that were left."""
+        yield from self._jobs.values()
+        yield from self._left
+
+    def get(self, job_id: JobId) -> Work | None:
+        """The open job of that number."""
+        return self._jobs.get(job_id)
+
+    def open(self, work: Work) -> None:
+        """Take a job in hand."""
+        self._jobs[work.record.job_id] = work
+
+    def close(self, work: Work) -> None:
+        """Its outcome is durable."""
+        del self._jobs[work.record.job_id]
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    def leave(self, work: Work) -> None:
+        """It stays pending: another run has to take it."""
+        self._left.append(work)
+        self.close(work)
+
+    async def room(self) -> None:
+        """Wait until one more batch may be admitted."""
+        while len(self._jobs) >= self._capacity:
+            await self._changed.wait()
+
+    async def none_left(self) -> None:
+        """Wait until every job that was opened is closed."""
+        while self._jobs:
+            await self._changed.wait()
+
+    @property
+    def waiting_deliveries(self) -> int:
+        """Deliveries of open jobs, counted one by one: what `Tally.pending` must equal."""
+        return sum(len(work.namings) for work in self)
