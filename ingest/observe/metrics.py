@@ -143,9 +143,10 @@ class Metrics(RequestRecorder, LaneRecorder, JobRecorder, DeliveryRecorder, Jour
     def discovered(self, n: int = 1) -> None:
         self._discovered.inc(n)
 
-    def settled(self, outcome: Outcome, duration_s: float) -> None:
+    def settled(self, outcome: Outcome, duration_s: float | None) -> None:
         self._jobs[outcome].inc()
-        self._job_duration.observe(duration_s)
+        if duration_s is not None:
+            self._job_duration.observe(duration_s)
 
     def request(self, operation: Operation, status: str, duration_s: float) -> None:
         child = self._requests.get((operation, status))

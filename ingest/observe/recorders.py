@@ -84,11 +84,11 @@ class JobRecorder(Protocol):
     """For what takes jobs to their outcome."""
 
     def discovered(self, n: int = 1) -> None:
-        """Jobs were admitted that the journal did not know."""
+        """A source named so many jobs."""
         ...
 
-    def settled(self, outcome: Outcome, duration_s: float) -> None:
-        """One job's outcome is durable, so long after its admission."""
+    def settled(self, outcome: Outcome, duration_s: float | None) -> None:
+        """One job's outcome is durable, so long after its admission; None where an earlier run had settled it."""
         ...
 
     def uncertain(self, resolution: Resolution) -> None:

@@ -1,0 +1,148 @@
+"""The files below a directory, depth first, each directory sorted by name.
+
+Finds files and says what it could not look into; which of them are images is not decided here. Everything blocks and
+is meant for a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from ingest.observe.text import printable
+from ingest.sources.base import MAX_UNREADABLE
+from ingest.sources.listing import NAMES_IN_MEMORY, EntryKind, sorted_entries
+from ingest.sources.selection import is_entered
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Generator
+
+    from ingest.sources.base import SourceReport
+    from ingest.sources.selection import Selection
+
+__all__ = ["FoundFile", "note_ignored", "note_unreadable", "walk"]
+
+_MAX_IGNORED_KINDS: Final = 100
+# A report must not grow with the tree, and in some trees every file has an ending of its own (`app.log.20240131`).
+
+
+class FoundFile(NamedTuple):
+    """One file: `path` to open it, and the same path `relative` to the root, with `/`."""
+
+    path: str
+    relative: str
+
+
+def note_ignored(report: SourceReport, kind: str) -> None:
+    """Count one ignored file under its ending or another short word."""
+    if kind not in report.ignored and len(report.ignored) >= _MAX_IGNORED_KINDS:
+        kind = "(other)"
+    report.ignored[kind] = report.ignored.get(kind, 0) + 1
+
+
+def note_unreadable(report: SourceReport, path: str, error: OSError) -> None:
+    """Count one place that could not be looked into, and tell of it while there is room."""
+    report.unreadable_count += 1
+    if len(report.unreadable) < MAX_UNREADABLE:
+        report.unreadable.append(f"{printable(path)}: {error.strerror or error}")
+
+
+def walk(
+    root: str,
+    selection: Selection,
+    report: SourceReport,
+    *,
+    stop: threading.Event,
+    names_in_memory: int = NAMES_IN_MEMORY,
+) -> Generator[FoundFile, None, None]:
+    """Every file below `root`, an absolute path, that is not hidden and not in a directory that is left out.
+
+    A link to a file counts as a file of that name when its target lies inside the root. A link to a directory inside
+    is entered only where the walk can't reach that directory by its own name (it is hidden, say), and once: so no file
+    is found twice by way of linked directories, and no loop is possible. Links that lead outside are ignored, broken
+    ones unreadable. Memory grows with the depth of the tree, not with its size. Ends early once `stop` is set.
+    """
+    return _Walk(root, selection, report, stop, names_in_memory).files()
+
+
+class _Walk:
+    def __init__(
+        self, root: str, selection: Selection, report: SourceReport, stop: threading.Event, names_in_memory: int
+    ) -> None:
+        self._root = os.fsencode(root)
+        self._real_root = os.path.realpath(self._root)
+        self._selection = selection
+        self._report = report
+        self._stop = stop
+        self._names_in_memory = names_in_memory
+        self._linked: set[tuple[int, int]] = set()  # hidden directories that a link has led into
+
+    def files(self) -> Generator[FoundFile, None, None]:
+        # A stack and no recursion: a tree may be deeper than the interpreter's.
+        levels = [(b"", self._entries(self._root))]
+        try:
+            while levels and not self._stop.is_set():
+                above, entries = levels[-1]
+                for name, kind in entries:
+                    relative = above + name
+                    path = os.path.join(self._root, relative)  # noqa: PTH118 - bytes
+                    followed = self._follow(path) if kind is EntryKind.LINK else kind
+                    if followed is EntryKind.FILE:
+                        yield FoundFile(os.fsdecode(path), os.fsdecode(relative))
+                    elif followed is EntryKind.DIRECTORY and self._enters(os.fsdecode(relative)):
+                        levels.append((relative + b"/", self._entries(path)))
+                        break
+                    elif followed is EntryKind.OTHER:
+                        note_ignored(self._report, "(special file)")
+                else:
+                    levels.pop()
+        finally:
+            for _, entries in levels:
+                entries.close()
+
+    def _entries(self, directory: bytes) -> Generator[tuple[bytes, EntryKind], None, None]:
+        return sorted_entries(
+            directory, failed=self._note_unreadable, stop=self._stop, names_in_memory=self._names_in_memory
+        )
+
+    def _enters(self, relative: str) -> bool:
+        if not is_entered(relative.rpartition("/")[2]):
+            return False
+        if self._selection.excludes_directory(relative):
+            note_ignored(self._report, "(excluded)")
+            return False
+        return True
+
+    def _follow(self, link: bytes) -> EntryKind | None:
+        """What the link stands for; None where it is not followed."""
+        target = os.path.realpath(link)
+        inside = self._path_inside(target)
+        if inside is None:
+            note_ignored(self._report, "(link outside)")
+            return None
+        try:
+            seen = os.stat(link)  # noqa: PTH116 - bytes
+        except OSError as error:
+            self._note_unreadable(link, error)
+            return None
+        if stat.S_ISREG(seen.st_mode):
+            return EntryKind.FILE
+        if not stat.S_ISDIR(seen.st_mode):
+            return EntryKind.OTHER
+        identity = (seen.st_dev, seen.st_ino)
+        if identity in self._linked or all(is_entered(os.fsdecode(part)) for part in inside.split(b"/") if part):
+            return None
+        self._linked.add(identity)
+        return EntryKind.DIRECTORY
+
+    def _path_inside(self, target: bytes) -> bytes | None:
+        """`target` relative to the root, empty for the root itself; None outside."""
+        if target == self._real_root:
+            return b""
+        above = self._real_root.rstrip(b"/") + b"/"
+        return target.removeprefix(above) if target.startswith(above) else None
+
+    def _note_unreadable(self, path: bytes, error: OSError) -> None:
+        note_unreadable(self._report, os.fsdecode(path), error)

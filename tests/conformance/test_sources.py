@@ -1,0 +1,161 @@
+"""What every source keeps, as `ingest.sources.base.Source` promises it.
+
+A source joins by a `Case` in `CASES`: how to make one that hands over so many jobs, and one that isn't there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from ingest.errors import UsageError
+from ingest.model import Outcome
+from ingest.sources.base import SourceReport
+from ingest.sources.directory import DirectorySource, FileSource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from ingest.sources.base import Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """How to make sources of one kind; `most` is how many jobs one of them can have."""
+
+    name: str
+    make: Callable[[Path, int], Source]
+    make_missing: Callable[[Path], Source]
+    most: int = 1000
+
+
+def directory(tmp_path: Path, count: int) -> Source:
+    for number in range(count):
+        path = tmp_path / "photos" / f"{number % 7}" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    (tmp_path / "photos").mkdir(exist_ok=True)
+    return DirectorySource(str(tmp_path / "photos"), sniff=lambda _: False, batch_size=16)
+
+
+def single_file(tmp_path: Path, count: int) -> Source:
+    (tmp_path / "photo.jpg").write_bytes(b"x")
+    return FileSource(str(tmp_path / "photo.jpg"))
+
+
+CASES = [
+    Case(
+        name="directory",
+        make=directory,
+        make_missing=lambda tmp_path: DirectorySource(str(tmp_path / "none"), sniff=lambda _: False),
+    ),
+    Case(
+        name="file",
+        make=single_file,
+        make_missing=lambda tmp_path: FileSource(str(tmp_path / "none.jpg")),
+        most=1,
+    ),
+]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: case.name)
+def case(request):
+    return request.param
+
+
+async def drained(source: Source) -> list[list]:
+    async with source.open() as batches:
+        return [list(batch) async for batch in batches]
+
+
+async def test_it_hands_over_every_job_once(case, tmp_path):
+    count = min(100, case.most)
+    batches = await drained(case.make(tmp_path, count))
+    images = [delivery.job.image for batch in batches for delivery in batch]
+    assert len(images) == len(set(images)) == count
+
+
+async def test_no_batch_is_empty(case, tmp_path):
+    batches = await drained(case.make(tmp_path, min(100, case.most)))
+    assert all(batches)
+
+
+async def test_the_order_is_stable(case, tmp_path):
+    def images(batches):
+        return [delivery.job.image for batch in batches for delivery in batch]
+
+    count = min(100, case.most)
+    first = await drained(case.make(tmp_path, count))
+    second = await drained(case.make(tmp_path, count))
+    assert images(first) == images(second)
+
+
+async def test_its_end_stays_the_end(case, tmp_path):
+    async with case.make(tmp_path, 1).open() as batches:
+        assert [len(batch) async for batch in batches] == [1]
+        with pytest.raises(StopAsyncIteration):
+            await anext(batches)
+
+
+async def test_its_name_is_a_word_for_a_label(case, tmp_path):
+    assert case.make(tmp_path, 1).name.isidentifier()
+
+
+async def test_a_fresh_report_is_empty_and_nothing_is_passed_over(case, tmp_path):
+    source = case.make(tmp_path, min(10, case.most))
+    assert source.report == SourceReport()
+    await drained(source)
+    assert source.report == SourceReport()
+
+
+async def test_deliveries_may_be_acknowledged_again_and_released(case, tmp_path):
+    async with case.make(tmp_path, 1).open() as batches:
+        [delivery] = await anext(batches)
+        await delivery.acknowledge(Outcome.ADDED, None)
+        await delivery.acknowledge(Outcome.REJECTED, "too_large")
+        await delivery.release()
+
+
+async def test_a_missing_source_is_told_on_entering(case, tmp_path):
+    opened = case.make_missing(tmp_path).open()
+    with pytest.raises(UsageError) as caught:
+        await opened.__aenter__()
+    assert caught.value.code == "no_such_source"
+    assert caught.value.hint
+
+
+async def test_it_may_be_left_before_its_end(case, tmp_path):
+    async with case.make(tmp_path, min(100, case.most)).open() as batches:
+        await anext(batches)
+
+
+async def test_it_may_be_left_unread(case, tmp_path):
+    async with case.make(tmp_path, 1).open():
+        pass
+
+
+async def test_cancelled_it_lets_go(case, tmp_path):
+    with anyio.CancelScope() as scope:
+        async with case.make(tmp_path, min(100, case.most)).open() as batches:
+            async for _ in batches:
+                scope.cancel()
+                await anyio.lowlevel.checkpoint()
+    assert scope.cancelled_caught
+
+
+async def test_the_callers_error_comes_through(case, tmp_path):
+    class Boom(Exception):
+        pass
+
+    async def fail() -> None:
+        async with case.make(tmp_path, 1).open() as batches:
+            await anext(batches)
+            raise Boom
+
+    with pytest.raises(Boom):
+        await fail()
