@@ -26,10 +26,6 @@ does I/O or decides anything.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ingest.model import Operation
 
 __all__ = [
     "Fatal",
@@ -70,16 +66,16 @@ class RequestFailure(enum.StrEnum):
 class RequestError(IngestError):
     """One request to the Partner API or to the storage ended without its result.
 
-    `operation` names the kind of request; `status` the HTTP status, None without one; `error_code` the
-    API's own word or the storage's, None without one; `failure` says why there is no usable answer, None where there
-    is one.
+    `operation` names the kind of request, as `model.Operation` does; `status` is the HTTP status, None without one;
+    `error_code` the API's own word or the storage's, None without one; `failure` says why there is no usable answer,
+    None where there is one.
     """
 
     def __init__(
         self,
         message: str,
         *,
-        operation: Operation,
+        operation: str,
         status: int | None = None,
         error_code: str | None = None,
         failure: RequestFailure | None = None,
@@ -112,7 +108,7 @@ class Retryable(RequestError):
         self,
         message: str,
         *,
-        operation: Operation,
+        operation: str,
         status: int | None = None,
         error_code: str | None = None,
         failure: RequestFailure | None = None,
@@ -143,7 +139,7 @@ class ImageError(IngestError):
 
 
 class ImageRejected(ImageError):
-    """The bytes are no image that a pack takes: `empty`, `not_an_image`, `cut_short`, `too_large`, …"""
+    """The bytes are no image that a pack takes: `empty`, `not_an_image`, `not_a_file`, `cut_short`, …"""
 
 
 class ImageUnreadable(ImageError):
@@ -151,7 +147,7 @@ class ImageUnreadable(ImageError):
 
 
 class ImageChanged(ImageError):
-    """The file changed between two looks at it: inspect it again."""
+    """The file changed between two looks at it (`changed`): inspect it again."""
 
 
 class StopError(IngestError):

@@ -262,6 +262,7 @@ class Deliver:
                 self._attempts(work).may_retry(error, is_outage=self._is_outage())
             # Not waited for: dying before it is durable leaves `stored`, which means the same.
             self._journal.submit(Parked(job_id=record.job_id, reason=error.reason))
+            work.record = replace(work.record, reason=error.reason)
             log.info("add.parked", job=record.job_id, pack_id=record.pack_id, reason=error.reason)
             self._reconciler.park(work)
         else:

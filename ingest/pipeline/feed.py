@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Final
 
 from ingest.errors import UsageError
 from ingest.journal.base import Candidate, Claimed, Joined, Known
-from ingest.model import Job, JobId, Locator
+from ingest.model import Job, JobId, Locator, Outcome
 from ingest.pipeline.work import Naming, Work
-from ingest.policy.lifecycle import State
 from ingest.sources.base import Delivery
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from ingest.journal.base import Journal, Record
-    from ingest.model import Outcome, RunId
-    from ingest.observe.recorders import DeliveryRecorder, JobRecorder
+    from ingest.model import RunId
+    from ingest.observe.recorders import DeliveryRecorder
     from ingest.pipeline.packs import Packs
     from ingest.pipeline.reconcile import Reconciler
     from ingest.pipeline.twins import Twins
@@ -48,7 +47,6 @@ class Feed:
         tally: Tally,
         twins: Twins,
         reconciler: Reconciler,
-        recorder: JobRecorder,
         deliveries: DeliveryRecorder,
         ready: Callable[[Work], Awaitable[None]],
     ) -> None:
@@ -60,7 +58,6 @@ class Feed:
         self._tally = tally
         self._twins = twins
         self._reconciler = reconciler
-        self._recorder = recorder
         self._deliveries = deliveries
         self._ready = ready
         self._claimed = 0
@@ -140,7 +137,6 @@ class Feed:
         work = Work(record=record)
         self._open.open(work)
         self._name(work, naming)
-        self._recorder.discovered()
         await self._ready(work)
 
     def _join(self, record: Record, naming: Naming) -> None:
@@ -156,13 +152,11 @@ class Feed:
 
     def _name(self, work: Work, naming: Naming) -> None:
         work.namings.append(naming)
-        self._tally.discovered += 1
+        self._tally.discover()
 
     async def _skip(self, naming: Naming, outcome: Outcome, record: Record) -> None:
-        self._tally.discovered += 1
-        self._tally.settle(outcome, 1)
-        if record.state in {State.ADDED, State.DUPLICATE} and naming.delivery.stamp is not None:
-            self._tally.unchanged += 1
+        self._tally.discover()
+        self._tally.skip(outcome, is_unchanged=outcome is Outcome.DUPLICATE and naming.delivery.stamp is not None)
         await naming.delivery.acknowledge(outcome, record.reason)
         self._deliveries.delivery(naming.source, "acknowledged")
 

@@ -183,20 +183,19 @@ class Reconciler:
             await self._pack_is_out_of_sight(pack_id, debts, begun)
             return
         debts.failures = 0
-        ended = time.monotonic()
-        debts.not_before = ended + READ_SPACING * (ended - begun)
+        debts.not_before = time.monotonic() + READ_SPACING * scan.duration_s
         log.debug(
             "pack.read",
             pack_id=pack_id,
             images=scan.image_count,
             parked=len(debts.parked),
             audits=len(debts.audits),
-            duration_s=round(ended - begun, 3),
+            duration_s=round(scan.duration_s, 3),
         )
-        await self._resolve_parked(debts, scan, begun)
-        await self._audit(pack_id, debts, scan, begun)
+        await self._resolve_parked(debts, scan)
+        await self._audit(pack_id, debts, scan)
 
-    async def _resolve_parked(self, debts: _Debts, scan: PackScan, begun: float) -> None:
+    async def _resolve_parked(self, debts: _Debts, scan: PackScan) -> None:
         image_ids = {image.url: image.image_id for image in reversed(scan.found)}
         for job_id, (work, ended_at) in list(debts.parked.items()):
             record = work.record
@@ -205,7 +204,7 @@ class Reconciler:
                 del debts.parked[job_id]
                 self._recorder.uncertain("found")
                 self._settler.settle(work, Outcome.ADDED, image_id=image_id, was_found=True)
-            elif begun >= ended_at + self._settings.settle_delay_s:
+            elif scan.began_at >= ended_at + self._settings.settle_delay_s:
                 del debts.parked[job_id]
                 self._recorder.uncertain("absent")
                 if record.attempts >= self._settings.max_attempts:
@@ -217,9 +216,9 @@ class Reconciler:
                         debts.audits[job_id] = (record, IN_FLIGHT)
                     await self.again(work)
 
-    async def _audit(self, pack_id: PackId, debts: _Debts, scan: PackScan, begun: float) -> None:
+    async def _audit(self, pack_id: PackId, debts: _Debts, scan: PackScan) -> None:
         for job_id, (record, ended_at) in list(debts.audits.items()):
-            if begun < ended_at + self._settings.settle_delay_s:
+            if scan.began_at < ended_at + self._settings.settle_delay_s:
                 continue
             copies = [image.image_id for image in scan.found if image.url in {record.url, record.answered_url}]
             surplus = copies[1:][: record.adds_sent - 1]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ingest.errors import Fatal, Retryable
+from ingest.model import Operation
 from ingest.observe.logging import get_logger
 from ingest.policy.retry import backoff_s
 
@@ -108,15 +109,16 @@ class Retrying:
             await self._wait(failure, failures, attempts)
 
     async def _wait(self, error: Retryable, failures: int, attempts: Attempts) -> None:
-        is_outage = self._gates[error.operation.lane].breaker.is_open
+        operation = Operation(error.operation)
+        is_outage = self._gates[operation.lane].breaker.is_open
         if not attempts.may_retry(error, is_outage=is_outage):
             raise error
         self.retries += 1
-        self._recorder.retry(error.operation, _reason(error))
+        self._recorder.retry(operation, _reason(error))
         delay_s = self._delay_s(error, failures)
         log.debug(
             "attempt.failed",
-            operation=error.operation.value,
+            operation=operation.value,
             reason=error.reason,
             delay_s=round(delay_s, 3),
             failures=failures,

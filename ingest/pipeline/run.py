@@ -99,7 +99,7 @@ class Pipeline:
         self._unreadable = 0
         self._workers = max(8, WORKERS_PER_SLOT * settings.flow.concurrency)
         self._send, self._receive = anyio.create_memory_object_stream[Work](self._workers)
-        self._tally = Tally()
+        self._tally = Tally(metrics)
         self._open = OpenJobs(settings.run.max_open_jobs)
         self._twins = Twins()
         self._packs = Packs(client, retrying, guard, settle_delay_s=settings.flow.settle_delay_s, sleep=stop.sleep)
@@ -133,7 +133,6 @@ class Pipeline:
             tally=self._tally,
             twins=self._twins,
             reconciler=self._reconciler,
-            recorder=metrics,
             deliveries=metrics,
             ready=self._hand_out,
         )

@@ -117,9 +117,8 @@ class Settler:
                 self.settle(twin, Outcome.DUPLICATE, reason=f"equal_to:{record.job_id}")
             else:
                 await self._again(twin)
-        self._tally.settle(outcome, len(work.namings))
+        self._tally.settle(outcome, deliveries=len(work.namings), duration_s=time.monotonic() - work.opened_at)
         self._open.close(work)
-        self._recorder.settled(outcome, time.monotonic() - work.opened_at)
         if outcome is Outcome.ADDED:
             self._recorder.last_added(record.settled_at or time.time())
         self._tell(record, outcome, work)

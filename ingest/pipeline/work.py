@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ingest.journal.base import Inspection, Record
     from ingest.model import JobId
+    from ingest.observe.recorders import JobRecorder
     from ingest.sources.base import Delivery
 
 __all__ = ["Naming", "OpenJobs", "Tally", "Work"]
@@ -46,26 +47,39 @@ class Work:
     # A settled lookup did not find it: what comes next is another add.
 
 
-@dataclass(slots=True)
 class Tally:
-    """Deliveries counted by what became of them; `pending` is what is left."""
+    """Deliveries counted by what became of them, here and in the metrics alike."""
 
-    discovered: int = 0
-    unchanged: int = 0
-    outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
+    def __init__(self, recorder: JobRecorder) -> None:
+        self._recorder = recorder
+        self.discovered = 0
+        self.unchanged = 0
+        self.outcomes = dict.fromkeys(Outcome, 0)
 
     @property
     def pending(self) -> int:
         """Discovered and without an outcome."""
         return self.discovered - sum(self.outcomes.values())
 
-    def settle(self, outcome: Outcome, deliveries: int) -> None:
+    def discover(self) -> None:
+        """A source named a job."""
+        self.discovered += 1
+        self._recorder.discovered()
+
+    def skip(self, outcome: Outcome, *, is_unchanged: bool) -> None:
+        """What was just discovered had its outcome before this run."""
+        self.unchanged += is_unchanged
+        self._count(outcome, None)
+
+    def settle(self, outcome: Outcome, *, deliveries: int, duration_s: float) -> None:
         """One job ended: its first delivery has the outcome, the rest named what was then in its pack already."""
-        if outcome is Outcome.ADDED and deliveries:
-            self.outcomes[Outcome.ADDED] += 1
-            self.outcomes[Outcome.DUPLICATE] += deliveries - 1
-        else:
-            self.outcomes[outcome] += deliveries
+        for nth in range(deliveries):
+            is_echo = nth > 0 and outcome is Outcome.ADDED
+            self._count(Outcome.DUPLICATE if is_echo else outcome, duration_s)
+
+    def _count(self, outcome: Outcome, duration_s: float | None) -> None:
+        self.outcomes[outcome] += 1
+        self._recorder.settled(outcome, duration_s)
 
 
 class OpenJobs:

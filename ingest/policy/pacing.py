@@ -7,8 +7,9 @@ Knows neither the concurrency nor who waits. The algorithm, with `r` in requests
 - A refusal pauses the lane: for `Retry-After` where it came, else for 1 s doubled by each refusal in a row, at most
   60 s, with the upper half jittered so that many workers don't return together.
 - Refusals within a pause are the echo of one overload and teach nothing more.
-- After a refusal the pace is 0.7 of what was accepted since the last one (β of CUBIC, RFC 9438 §4.6), and rises by 5 %
-  a second of acceptance up to the user's bound: cautious, and it forgets an old limit within a minute.
+- A refusal with `Retry-After` says all there is to know: after the pause the lane goes on as before. One without it
+  sets the pace to 0.7 of what was accepted since the last one (β of CUBIC, RFC 9438 §4.6); from there it rises by 10 %
+  a second of acceptance up to the user's bound: cautious, and it forgets an old limit within half a minute.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ __all__ = ["Pacer"]
 
 SLACK_S: Final = 0.05
 BETA: Final = 0.7
-GROWTH_PER_S: Final = 1.05
+GROWTH_PER_S: Final = 1.1
 MIN_RATE: Final = 0.1
 # One request in ten seconds: slower than any limit worth naming, and still a probe.
 
@@ -68,12 +69,11 @@ class Pacer:
         """A 429, or a 503 with `Retry-After`. Returns the seconds of pause that this adds; `jitter` is in [0, 1)."""
         before = max(now, self.paused_until)
         is_echo = now < self.paused_until
-        if not is_echo:
-            self._learn(now)
-            self._refusals += 1
         if retry_after_s is not None:
             self.paused_until = max(self.paused_until, now + retry_after_s)
         elif not is_echo:
+            self._learn(now)
+            self._refusals += 1
             pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(self._refusals - 1, 32))
             self.paused_until = now + pause_s * (0.5 + 0.5 * jitter)
         return max(0.0, self.paused_until - before)
