@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,15 +22,26 @@ from ingest.api.credentials import Credentials
 from ingest.api.transport import HttpTransport
 from ingest.errors import UsageError
 from ingest.images.formats import looks_like_image
+from ingest.images.memory import MemoryBudget
 from ingest.journal.memory import MemoryJournal
 from ingest.journal.sqlite import SqliteJournal
 from ingest.model import Lane, Target
 from ingest.observe.metrics import Metrics
+from ingest.pipeline.account import Account
+from ingest.pipeline.deliver import Deliver
+from ingest.pipeline.feed import Feed
 from ingest.pipeline.gate import Gate, GatedTransport
 from ingest.pipeline.guard import Guard
+from ingest.pipeline.packs import Packs
+from ingest.pipeline.reconcile import Reconciler
 from ingest.pipeline.retry import Few, Retrying
-from ingest.pipeline.run import Pipeline
-from ingest.pipeline.stop import Stop
+from ingest.pipeline.run import Pipeline, new_run_id
+from ingest.pipeline.settle import Settler
+from ingest.pipeline.solitude import Solitude
+from ingest.pipeline.stop import MaxRejected, Stop
+from ingest.pipeline.twins import Twins
+from ingest.pipeline.work import OpenJobs, Tally
+from ingest.pipeline.workers import Workers
 from ingest.sources.directory import DirectorySource, FileSource
 
 if TYPE_CHECKING:
@@ -141,20 +153,124 @@ async def assembled(
         connected(settings, metrics=metrics, stop=stop) as connection,
         opened_journal(settings, metrics=metrics) as journal,
     ):
-        yield Pipeline(
+        yield _pipeline(
             settings,
-            journal=journal,
-            client=connection.client,
-            credentials=connection.credentials,
-            retrying=connection.retrying,
-            guard=connection.guard,
-            gates=connection.gates,
-            traffic=connection.transport.traffic,
+            connection,
+            journal,
             metrics=metrics,
             stop=stop,
             on_settled=on_settled,
             on_notice=on_notice,
         )
+
+
+def _pipeline(
+    settings: Settings,
+    connection: Connection,
+    journal: Journal,
+    *,
+    metrics: Metrics,
+    stop: Stop,
+    on_settled: Callable[[Settlement], None] | None,
+    on_notice: Callable[[str], None] | None,
+) -> Pipeline:
+    """Who knows whom in a run: everything here knows only what stands above it."""
+    client, retrying, traffic = connection.client, connection.retrying, connection.transport.traffic
+    workers = Workers(settings.flow.concurrency, stop)
+    tally, open_jobs, twins = Tally(metrics), OpenJobs(settings.run.max_open_jobs), Twins()
+    packs = Packs(client, retrying, connection.guard, settle_delay_s=settings.flow.settle_delay_s, sleep=stop.sleep)
+    settler = Settler(
+        journal,
+        open_jobs,
+        tally,
+        twins,
+        recorder=metrics,
+        deliveries=metrics,
+        again=workers.give,
+        on_settled=_told(on_settled, MaxRejected(settings.run.max_rejected, tally, stop)),
+    )
+    reconciler = Reconciler(
+        settings.flow,
+        client=client,
+        retrying=retrying,
+        journal=journal,
+        packs=packs,
+        open_jobs=open_jobs,
+        twins=twins,
+        settler=settler,
+        recorder=metrics,
+        again=workers.give,
+    )
+    account = Account(
+        run_id=new_run_id(),
+        stop=stop,
+        tally=tally,
+        open_jobs=open_jobs,
+        workers=workers,
+        reconciler=reconciler,
+        retrying=retrying,
+        gates=connection.gates,
+        traffic=traffic,
+        started_at=time.monotonic(),
+    )
+    feed = Feed(
+        settings.run,
+        run_id=account.run_id,
+        journal=journal,
+        packs=packs,
+        open_jobs=open_jobs,
+        tally=tally,
+        twins=twins,
+        reconciler=reconciler,
+        deliveries=metrics,
+        ready=workers.give,
+    )
+    deliver = Deliver(
+        settings,
+        client=client,
+        retrying=retrying,
+        journal=journal,
+        packs=packs,
+        open_jobs=open_jobs,
+        twins=twins,
+        solitude=Solitude(),
+        memory=MemoryBudget(settings.images.max_memory_bytes),
+        settler=settler,
+        reconciler=reconciler,
+        traffic=traffic,
+        recorder=metrics,
+        sleep=stop.sleep,
+        is_outage=lambda: connection.gates[Lane.API].breaker.is_open,
+    )
+    metrics.watch_jobs(
+        in_flight=lambda: workers.busy,
+        backlog=lambda: tally.pending,
+        oldest_pending_unix_s=lambda: account.oldest_pending,
+        imbalance=lambda: account.imbalance,
+    )
+    return Pipeline(
+        settings,
+        journal=journal,
+        credentials=connection.credentials,
+        account=account,
+        packs=packs,
+        twins=twins,
+        settler=settler,
+        feed=feed,
+        deliver=deliver,
+        deliveries=metrics,
+        recorder=metrics,
+        on_notice=on_notice,
+    )
+
+
+def _told(on_settled: Callable[[Settlement], None] | None, max_rejected: MaxRejected) -> Callable[[Settlement], None]:
+    def tell(settlement: Settlement) -> None:
+        if on_settled is not None:
+            on_settled(settlement)
+        max_rejected.check()
+
+    return tell
 
 
 def source_of(named: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Source:

@@ -213,8 +213,8 @@ def _primary(error: sqlite3.Error) -> int:
 
 def translated(error: sqlite3.Error, path: Path) -> StopError:
     """What a failure of the file at `path` means for a person."""
-    told = str(error)
-    match _primary(error):
+    told = "it is a directory" if path.is_dir() else str(error)
+    match sqlite3.SQLITE_CANTOPEN if path.is_dir() else _primary(error):
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
             return UsageError(
                 f"The journal {path} can't be opened: {told}.",

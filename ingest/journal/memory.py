@@ -39,7 +39,7 @@ class MemoryJournal:
         """See `Journal.begin`."""
         previous, self._key_id, self._run_id = self._key_id, key_id, run_id
         for record in self._in({State.CLAIMED, State.STORED}):
-            self._put(rules.recover(record))
+            self._put(rules.recover(record, now=time.time()))
         added = (record.pack_id for record in reversed(self._in({State.ADDED})))
         return Opening(
             parked=self._in({State.PARKED}),

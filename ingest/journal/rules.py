@@ -63,9 +63,8 @@ def admit(latest: Record | None, candidate: Candidate, *, run_id: RunId, now: fl
     are read.
     """
     if latest is None:
-        return Claimed(record=_first_revision(candidate, run_id=run_id, now=now))
+        return _claimed_anew(candidate, 1, run_id=run_id, now=now)
     is_same_file = candidate.stamp is None or latest.stamp is None or candidate.stamp == latest.stamp
-    next_revision = replace(_first_revision(candidate, run_id=run_id, now=now), revision=latest.revision + 1)
     match latest.state:
         case State.CLAIMED:
             return Joined(record=latest)
@@ -74,16 +73,24 @@ def admit(latest: Record | None, candidate: Candidate, *, run_id: RunId, now: fl
             kept = latest if is_same_file else replace(latest, url=None, fingerprint=None, content_type=None)
             return Claimed(record=claim(_seen_again(kept, candidate), run_id))
         case State.STORED | State.PARKED:
-            return Joined(record=latest) if is_same_file else Claimed(record=next_revision)
+            return (
+                Joined(record=latest)
+                if is_same_file
+                else _claimed_anew(candidate, latest.revision + 1, run_id=run_id, now=now)
+            )
         case State.ADDED | State.DUPLICATE:
             if is_same_file:
                 return Known(record=latest, outcome=Outcome.DUPLICATE)
-            return Claimed(record=next_revision)
+            return _claimed_anew(candidate, latest.revision + 1, run_id=run_id, now=now)
         case State.REJECTED:
-            return Known(record=latest, outcome=Outcome.REJECTED) if is_same_file else Claimed(record=next_revision)
+            return (
+                Known(record=latest, outcome=Outcome.REJECTED)
+                if is_same_file
+                else _claimed_anew(candidate, latest.revision + 1, run_id=run_id, now=now)
+            )
         case State.FAILED:
             if not is_same_file and (latest.url is not None or latest.reason == QUARANTINED):
-                return Claimed(record=next_revision)
+                return _claimed_anew(candidate, latest.revision + 1, run_id=run_id, now=now)
             if latest.reason == QUARANTINED:
                 return Known(record=latest, outcome=Outcome.FAILED)
             again = retry(latest)
@@ -104,18 +111,20 @@ def _seen_again(record: Record, candidate: Candidate) -> Record:
     )
 
 
-def _first_revision(candidate: Candidate, *, run_id: RunId, now: float) -> Record:
-    return Record(
-        job_id=UNNUMBERED,
-        pack_id=candidate.pack_id,
-        key=candidate.key,
-        revision=1,
-        locator=candidate.locator,
-        file_name=candidate.file_name,
-        state=advance(State.PENDING, Event.CLAIM),
-        admitted_at=now,
-        run_id=run_id,
-        stamp=candidate.stamp,
+def _claimed_anew(candidate: Candidate, revision: int, *, run_id: RunId, now: float) -> Claimed:
+    return Claimed(
+        record=Record(
+            job_id=UNNUMBERED,
+            pack_id=candidate.pack_id,
+            key=candidate.key,
+            revision=revision,
+            locator=candidate.locator,
+            file_name=candidate.file_name,
+            state=advance(State.PENDING, Event.CLAIM),
+            admitted_at=now,
+            run_id=run_id,
+            stamp=candidate.stamp,
+        )
     )
 
 
@@ -139,7 +148,7 @@ def retry(record: Record) -> Record:
     )
 
 
-def recover(record: Record) -> Record:
+def recover(record: Record, *, now: float) -> Record:
     """What a job becomes whose process died: nothing is known but what was durable."""
     if record.state is State.STORED:
         return replace(record, state=_moved(record, Event.DIE), reason="process_died")
@@ -150,13 +159,16 @@ def recover(record: Record) -> Record:
             deaths=record.deaths + 1,
             reason=QUARANTINED,
             detail=f"the process died {record.deaths + 1} times while it had this job, the last time with no other",
+            settled_at=now,
         )
     return replace(record, state=_moved(record, Event.DIE), deaths=record.deaths + 1)
 
 
 def put_back(record: Record) -> Record:
     """What a claim becomes when its run ends without having finished it."""
-    return replace(record, state=_moved(record, Event.RELEASE), is_alone=False)
+    if record.state is not State.CLAIMED:  # in STORED an add may have been sent; the next `begin` parks it
+        raise IllegalTransition(record.state, Event.RELEASE, job=record.job_id, history=_history(record))
+    return _released(record)
 
 
 def apply(record: Record, change: Change, *, now: float, run_id: RunId) -> Record:

@@ -17,7 +17,7 @@ from ingest.journal.base import Claimed, Opening
 from ingest.journal.commit import GroupCommit
 from ingest.journal.database import connect
 from ingest.journal.lock import make_directory, writer_lock
-from ingest.journal.rows import COLUMNS, encoded, insert, record_of, update
+from ingest.journal.rows import COLUMNS, IS_UNSETTLED, encoded, insert, record_of, update
 from ingest.model import PackId, RunId
 from ingest.policy.lifecycle import State
 
@@ -42,10 +42,14 @@ _EQUALS: Final = (
     "AND state IN ('added', 'stored', 'parked') ORDER BY state = 'added' DESC, job_id LIMIT 1"
 )
 _PENDING: Final = (
-    f"SELECT {COLUMNS} FROM jobs WHERE target_id = ? AND state = 'pending' AND job_id > ? "  # noqa: S608
+    f"SELECT {COLUMNS} FROM jobs WHERE {IS_UNSETTLED} AND state = 'pending' "  # noqa: S608
+    "AND target_id = ? AND job_id > ? "
     "ORDER BY job_id LIMIT ?"
 )
-_IN_STATES: Final = f"SELECT {COLUMNS} FROM jobs WHERE target_id = ? AND state = ? ORDER BY job_id"  # noqa: S608
+_IN_STATE: Final = (
+    f"SELECT {COLUMNS} FROM jobs WHERE {IS_UNSETTLED} AND target_id = ? AND state = ? "  # noqa: S608
+    "ORDER BY job_id"
+)
 _AUDITS: Final = f"SELECT {COLUMNS} FROM jobs WHERE target_id = ? AND audit_is_open = 1 ORDER BY job_id"  # noqa: S608
 
 
@@ -77,8 +81,8 @@ class SqliteJournal:
 
         def work(connection: sqlite3.Connection) -> Opening:
             for state in (State.CLAIMED, State.STORED):
-                for record in self._select(connection, _IN_STATES, self._target_id, state.value):
-                    update(connection, record, rules.recover(record))
+                for record in self._select(connection, _IN_STATE, self._target_id, state.value):
+                    update(connection, record, rules.recover(record, now=time.time()))
             previous = connection.execute(
                 "SELECT key_id FROM targets WHERE target_id = ?", [self._target_id]
             ).fetchone()[0]
@@ -93,7 +97,7 @@ class SqliteJournal:
                 [self._target_id],
             )
             return Opening(
-                parked=self._select(connection, _IN_STATES, self._target_id, State.PARKED.value),
+                parked=self._select(connection, _IN_STATE, self._target_id, State.PARKED.value),
                 audits=self._select(connection, _AUDITS, self._target_id),
                 key_id=previous,
                 packs=[PackId(row[0]) for row in packs],
@@ -146,7 +150,7 @@ class SqliteJournal:
         """See `Journal.end`."""
 
         def work(connection: sqlite3.Connection) -> None:
-            for record in self._select(connection, _IN_STATES, self._target_id, State.CLAIMED.value):
+            for record in self._select(connection, _IN_STATE, self._target_id, State.CLAIMED.value):
                 update(connection, record, rules.put_back(record))
             connection.execute(
                 "UPDATE runs SET ended_at = ?, summary = ? WHERE run_id = ?",

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from ingest.pipeline.packs import Packs
     from ingest.pipeline.retry import Retrying
     from ingest.pipeline.settle import Settler
-    from ingest.pipeline.work import Work
+    from ingest.pipeline.twins import Twins
+    from ingest.pipeline.work import OpenJobs, Work
     from ingest.settings import FlowSettings
 
 __all__ = ["Reconciler"]
@@ -74,8 +75,9 @@ class Reconciler:
         packs: Packs,
         settler: Settler,
         recorder: JobRecorder,
+        open_jobs: OpenJobs,
+        twins: Twins,
         again: Callable[[Work], Awaitable[None]],
-        leave: Callable[[Work], Awaitable[None]],
     ) -> None:
         self._settings = settings
         self._client = client
@@ -85,7 +87,8 @@ class Reconciler:
         self._settler = settler
         self._recorder = recorder
         self.again = again
-        self._leave = leave
+        self._open = open_jobs
+        self._twins = twins
         self._debts: dict[PackId, _Debts] = {}
         self._changed = anyio.Event()
 
@@ -252,7 +255,9 @@ class Reconciler:
         log.warning("debts.unseen", pack_id=pack_id, parked=len(debts.parked), audits=len(debts.audits))
         for job_id, (work, ended_at) in list(debts.parked.items()):
             if not work.namings:
-                await self._leave(work)
+                self._open.leave(work)
+                for twin in self._twins.end(work, work.record.fingerprint):
+                    await self.again(twin)
             elif begun >= ended_at + self._settings.settle_delay_s:
                 self._recorder.uncertain("gone")
                 self._settler.settle(work, Outcome.REJECTED, reason="pack_gone")

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from ingest.errors import GaveUp, MachineError, Refused, StopError, UsageError
-from ingest.model import SummaryError
+from ingest.model import Outcome, SummaryError
 
 if TYPE_CHECKING:
     import signal
     from collections.abc import Iterator
 
-__all__ = ["Stop", "Stopped", "TooManyRejected"]
+    from ingest.pipeline.work import Tally
+
+__all__ = ["MaxRejected", "Stop", "Stopped", "TooManyRejected"]
 
 
 class Stopped(Exception):
@@ -122,3 +124,24 @@ class Stop:
             return next(i for i, kind in enumerate(_PRECEDENCE) if isinstance(reason, kind))
 
         return min(self._reasons, key=rank, default=None)
+
+
+class MaxRejected:
+    """Stops the run when as many jobs are rejected as the user allows; None allows any number."""
+
+    def __init__(self, limit: int | None, tally: Tally, stop: Stop) -> None:
+        self._limit = limit
+        self._tally = tally
+        self._stop = stop
+
+    def check(self) -> None:
+        """One more job has settled."""
+        if self._limit is None or self._stop.is_requested or self._tally.outcomes[Outcome.REJECTED] < self._limit:
+            return
+        self._stop.because(
+            TooManyRejected(
+                f"{self._limit} images were rejected, as many as --max-rejected allows.",
+                code="max_rejected",
+                hint="See `ingest failures` for the reasons.",
+            )
+        )

@@ -47,8 +47,8 @@ CREATE TABLE jobs (
 -- "Does this pack hold these bytes?"
 CREATE INDEX jobs_by_fingerprint ON jobs (target_id, pack_id, fingerprint) WHERE fingerprint IS NOT NULL;
 -- What is not settled is small beside what is: these stay short however long the journal grows.
-CREATE INDEX jobs_unsettled ON jobs (target_id, state, job_id) WHERE state IN ('pending', 'claimed', 'stored', 'parked');
+CREATE INDEX jobs_unsettled ON jobs (state, target_id, job_id) WHERE state IN ('pending', 'claimed', 'stored', 'parked');
 CREATE INDEX jobs_owing_audits ON jobs (target_id, job_id) WHERE audit_is_open = 1;
-CREATE INDEX jobs_not_added ON jobs (target_id, state, job_id) WHERE state IN ('rejected', 'failed');
+CREATE INDEX jobs_not_added ON jobs (state, target_id, job_id) WHERE state IN ('rejected', 'failed');
 -- What the journal added where, latest first.
 CREATE INDEX jobs_by_pack ON jobs (target_id, pack_id, state);

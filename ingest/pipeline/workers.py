@@ -1,0 +1,73 @@
+"""The workers: so many loops that take jobs as they are handed out, one at a time each.
+
+Loops, not a task a job: what waits is bounded, and whoever hands out waits while all are busy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from ingest.pipeline.work import Work
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from anyio.abc import TaskGroup
+
+    from ingest.pipeline.stop import Stop
+
+__all__ = ["Workers"]
+
+WORKERS_PER_SLOT: Final = 3
+# A job is in one of three places: at the disk, at the storage, at the API. With three workers for each request that
+# may be open neither lane waits for a worker, and the few in back-off are not missed.
+
+FEWEST: Final = 8
+# With one request at a time, a job in back-off must still not hold up the rest.
+
+
+class Workers:
+    """Hands jobs from whoever has them to whoever is free. While the run stops, nothing more is taken."""
+
+    def __init__(self, concurrency: int, stop: Stop) -> None:
+        self._count = max(FEWEST, WORKERS_PER_SLOT * concurrency)
+        self._stop = stop
+        self._send, self._receive = anyio.create_memory_object_stream[Work](self._count)
+        self._was_idle = anyio.Event()
+        self.busy = 0
+
+    def start(self, tasks: TaskGroup, deliver: Callable[[Work], Awaitable[None]]) -> None:
+        """Start the loops, for ever, in `tasks`."""
+        for _ in range(self._count):
+            tasks.start_soon(self._work, deliver)
+
+    async def give(self, work: Work) -> None:
+        """Hand a job out, waiting for room; while the run stops it stays where the journal has it."""
+        if not self._stop.is_requested:
+            await self._send.send(work)
+
+    async def idle(self) -> None:
+        """Wait until no worker has a job in hand."""
+        while self.busy:
+            await self._was_idle.wait()
+
+    def close(self) -> None:
+        """Drop what was handed out and not taken."""
+        self._send.close()
+        self._receive.close()
+
+    async def _work(self, deliver: Callable[[Work], Awaitable[None]]) -> None:
+        while True:
+            work = await self._receive.receive()
+            if self._stop.is_requested:
+                continue
+            self.busy += 1
+            try:
+                await deliver(work)
+            finally:
+                self.busy -= 1
+                if not self.busy:
+                    self._was_idle.set()
+                    self._was_idle = anyio.Event()
