@@ -77,17 +77,22 @@ class Connection:
 
 def target_of(base_url: str) -> Target:
     """The target that a base URL names: scheme and host in lower case, no default port, no slash at the end."""
-    parts = urlsplit(base_url.strip())
-    if parts.scheme.lower() not in {"http", "https"} or not parts.hostname:
+    try:
+        parts = urlsplit(base_url.strip())
+        port, host = parts.port, parts.hostname
+    except ValueError:
+        port, host = None, None
+    if host is None or parts.scheme.lower() not in {"http", "https"}:
         raise UsageError(
             f"{base_url!r} is no base URL.",
             code="bad_base_url",
             hint="Set GENVIRAL_BASE_URL to an http(s) URL such as https://www.genviral.io/api/partner/v1.",
         )
     default = {"http": 80, "https": 443}[parts.scheme.lower()]
-    port = "" if parts.port in {None, default} else f":{parts.port}"
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return Target(f"{parts.scheme.lower()}://{host}{port}{parts.path.rstrip('/')}")
+    place = f"[{host}]" if ":" in host else host
+    return Target(
+        f"{parts.scheme.lower()}://{place}{f':{port}' if port not in {None, default} else ''}{parts.path.rstrip('/')}"
+    )
 
 
 @contextlib.asynccontextmanager
@@ -186,7 +191,7 @@ def _pipeline(
         twins,
         recorder=metrics,
         deliveries=metrics,
-        again=workers.give,
+        again=workers.give_back,
         on_settled=_told(on_settled, MaxRejected(settings.run.max_rejected, tally, stop)),
     )
     reconciler = Reconciler(
@@ -199,7 +204,7 @@ def _pipeline(
         twins=twins,
         settler=settler,
         recorder=metrics,
-        again=workers.give,
+        again=workers.give_back,
     )
     account = Account(
         run_id=new_run_id(),

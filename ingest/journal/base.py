@@ -197,7 +197,7 @@ class Opening:
 
     parked: Sequence[Record]  # what was `stored` when the journal was opened counts as sent at that moment
     audits: Sequence[Record]  # jobs whose audit is open
-    key_id: str | None  # public part of the key that the last run used
+    key_id: str | None  # public part of the key that the last image was added with
     packs: Sequence[PackId]  # packs that this journal has added to, latest first, at most ten
 
 

@@ -32,19 +32,20 @@ class MemoryJournal:
         self._latest: dict[tuple[PackId, str], JobId] = {}
         self._equals: dict[tuple[PackId, Fingerprint], set[JobId]] = {}
         self._urls: set[str | None] = set()
-        self._key_id: str | None = None
+        self._key_id = ""
+        self._proven_key_id: str | None = None
         self._run_id = RunId("")
 
     async def begin(self, run_id: RunId, *, key_id: str, pid: int) -> Opening:
         """See `Journal.begin`."""
-        previous, self._key_id, self._run_id = self._key_id, key_id, run_id
+        self._run_id, self._key_id = run_id, key_id
         for record in self._in({State.CLAIMED, State.STORED}):
             self._put(rules.recover(record, now=time.time()))
         added = (record.pack_id for record in reversed(self._in({State.ADDED})))
         return Opening(
             parked=self._in({State.PARKED}),
             audits=[record for record in self._records.values() if record.audit_is_open],
-            key_id=previous,
+            key_id=self._proven_key_id,
             packs=list(dict.fromkeys(added))[:10],
         )
 
@@ -79,6 +80,8 @@ class MemoryJournal:
 
     def _apply(self, change: Change) -> Record:
         record = rules.apply(self._records[change.job_id], change, now=time.time(), run_id=self._run_id)
+        if rules.proves_key(change):
+            self._proven_key_id = self._key_id
         return self._put(record)
 
     def _admit_one(self, run_id: RunId, candidate: Candidate) -> Admission:

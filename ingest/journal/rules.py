@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ingest.journal.base import Admission, Candidate, Change
     from ingest.model import FileStamp, RunId
 
-__all__ = ["UNNUMBERED", "admit", "apply", "claim", "put_back", "recover", "retry"]
+__all__ = ["UNNUMBERED", "admit", "apply", "claim", "proves_key", "put_back", "recover", "retry"]
 
 UNNUMBERED: Final = JobId(0)
 """The number of a record that no store has yet."""
@@ -162,6 +162,11 @@ def recover(record: Record, *, now: float) -> Record:
             settled_at=now,
         )
     return replace(record, state=_moved(record, Event.DIE), deaths=record.deaths + 1)
+
+
+def proves_key(change: Change) -> bool:
+    """Whether this run's key is one that the packs here are filled with: an add of it was answered with success."""
+    return isinstance(change, Settled) and change.outcome is Outcome.ADDED and not change.was_found
 
 
 def put_back(record: Record) -> Record:

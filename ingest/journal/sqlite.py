@@ -50,6 +50,7 @@ _IN_STATE: Final = (
     f"SELECT {COLUMNS} FROM jobs WHERE {IS_UNSETTLED} AND target_id = ? AND state = ? "  # noqa: S608
     "ORDER BY job_id"
 )
+_KEY_PROVEN: Final = "UPDATE targets SET key_id = ? WHERE target_id = ? AND key_id IS NOT ?"
 _AUDITS: Final = f"SELECT {COLUMNS} FROM jobs WHERE target_id = ? AND audit_is_open = 1 ORDER BY job_id"  # noqa: S608
 
 
@@ -60,6 +61,7 @@ class SqliteJournal:
         self._commits = commits
         self._target_id = target_id
         self._run_id = RunId("")
+        self._key_id = ""
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -77,7 +79,7 @@ class SqliteJournal:
 
     async def begin(self, run_id: RunId, *, key_id: str, pid: int) -> Opening:
         """See `Journal.begin`."""
-        self._run_id = run_id
+        self._run_id, self._key_id = run_id, key_id
 
         def work(connection: sqlite3.Connection) -> Opening:
             for state in (State.CLAIMED, State.STORED):
@@ -86,7 +88,6 @@ class SqliteJournal:
             previous = connection.execute(
                 "SELECT key_id FROM targets WHERE target_id = ?", [self._target_id]
             ).fetchone()[0]
-            connection.execute("UPDATE targets SET key_id = ? WHERE target_id = ?", [key_id, self._target_id])
             connection.execute(
                 "INSERT INTO runs (run_id, target_id, started_at, pid) VALUES (?, ?, ?, ?)",
                 [run_id, self._target_id, time.time(), pid],
@@ -142,6 +143,8 @@ class SqliteJournal:
             before = record_of(row)
             after = rules.apply(before, change, now=time.time(), run_id=self._run_id)
             update(connection, before, after)
+            if rules.proves_key(change):
+                connection.execute(_KEY_PROVEN, (self._key_id, self._target_id, self._key_id))
             return after
 
         return self._commits.submit(work)

@@ -23,6 +23,7 @@ from ingest.journal.base import Inspection, Parked, Released, Resent, Spent, Sto
 from ingest.model import Outcome
 from ingest.observe.logging import get_logger
 from ingest.observe.text import printable
+from ingest.pipeline.retry import is_refusal
 from ingest.pipeline.stop import Stopped
 from ingest.policy.lifecycle import State
 from ingest.policy.retry import backoff_s
@@ -74,7 +75,7 @@ class _JobAttempts:
 
     def may_retry(self, error: Retryable | Uncertain, *, is_outage: bool) -> bool:
         """See `Attempts.may_retry`."""
-        if is_outage or not error.is_answer:
+        if is_outage or not error.is_answer or is_refusal(error):
             return True
         record = self._work.record = replace(self._work.record, attempts=self._work.record.attempts + 1)
         self._journal.submit(Spent(job_id=record.job_id, attempts=record.attempts, reason=error.reason))
@@ -124,7 +125,8 @@ class Deliver:
 
         Raises for no job's sake; `StopError` where the journal or the machine fails.
         """
-        if work.record.deaths < SUSPECT_DEATHS:
+        # An absent job is past what kills: dying from `stored` on is a debt, and no blame.
+        if work.record.deaths < SUSPECT_DEATHS or work.is_absent:
             async with self._solitude.shared():
                 await self._deliver(work)
         else:
@@ -266,12 +268,9 @@ class Deliver:
             log.info("add.parked", job=record.job_id, pack_id=record.pack_id, reason=error.reason)
             self._reconciler.park(work)
         else:
-            self._settler.settle(
-                work,
-                Outcome.ADDED,
-                image_id=added.id,
-                answered_url=added.url if added.url != record.url else None,
-            )
+            answered_url = added.url if added.url != record.url else None
+            work.record = replace(work.record, answered_url=answered_url or record.answered_url)  # for its audit
+            self._settler.settle(work, Outcome.ADDED, image_id=added.id, answered_url=answered_url)
         self._reconciler.add_ended(work)
 
     async def _add_once(self, work: Work) -> AddedImage:

@@ -96,7 +96,11 @@ class Feed:
             await self._open.room()
             candidates = [await self._candidate(naming.delivery) for naming in batch]
             admissions = await self._journal.admit(self._run_id, candidates)
-            for naming, admission in zip(batch, admissions, strict=True):
+            for naming, candidate, admitted in zip(batch, candidates, admissions, strict=True):
+                admission = admitted
+                if isinstance(admission, Joined) and self._open.get(admission.record.job_id) is None:
+                    # `failed` with a url and tried again, or settled since: asked once more, the journal tells which.
+                    (admission,) = await self._journal.admit(self._run_id, [candidate])
                 match admission:
                     case Claimed(record=record):
                         await self._claim(record, naming)
@@ -143,6 +147,7 @@ class Feed:
         work = self._open.get(record.job_id)
         if work is None:
             # It was `failed` with a url, and is tried again from its lookup on.
+            self._claimed += 1
             work = Work(record=record)
             self._open.open(work)
             if record.fingerprint is not None:

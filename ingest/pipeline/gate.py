@@ -82,8 +82,8 @@ class Gate:
             await place
         except asyncio.CancelledError:
             if place.done() and not place.cancelled() and place.exception() is None:
-                self._leave()  # the place was given as the wait was cancelled
-                self.breaker.abandoned()
+                self.breaker.abandoned()  # the place was given as the wait was cancelled
+                self._leave()
             raise
         finally:
             self._recorder.lane_wait(self.lane, time.monotonic() - asked)

@@ -57,12 +57,16 @@ class Guard:
         self._on_fatal = on_fatal
         self._verdict: Fatal | None = None
         self._asking = anyio.Lock()
+        self._answers = 0
 
     async def confirm(self, error: Fatal) -> None:
         """Ask a second time. Returns where the API takes the key after all, else raises the `Fatal` for good."""
+        answers = self._answers
         async with self._asking:
             if self._verdict is not None:
                 raise self._verdict
+            if self._answers != answers:
+                return  # it was asked for all that were refused meanwhile
             if await self._credentials.refresh():
                 log.info("key.reread", key_id=self._credentials.public_id)
             try:
@@ -72,15 +76,16 @@ class Guard:
                 raise
             except RequestError as unclear:
                 log.warning("refusal.unconfirmed", reason=error.reason, error=str(unclear))
-            self.dismiss()
+            self._answers += 1
+            self._gate.release()
 
     def convict(self, error: Fatal) -> None:
         """The refusal is certain without asking: nothing is sent any more."""
         self._convict(error)
 
     def dismiss(self) -> None:
-        """It was no word of the API: let requests pass again."""
-        if self._verdict is None:
+        """It was no word of the API: let requests pass again, unless another refusal is being asked about."""
+        if self._verdict is None and not self._asking.locked():
             self._gate.release()
 
     def _convict(self, error: Fatal) -> None:

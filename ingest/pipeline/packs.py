@@ -68,7 +68,7 @@ class Packs:
         self._sleep = sleep
         self._filled_under_another_key: Sequence[PackId] = ()
         self._resolved: dict[str, ResolvedPack] = {}
-        self._verdicts: dict[PackId, bool] = {}  # whether a pack that answered 404 is gone
+        self._gone: set[PackId] = set()
         self._asking = anyio.Lock()
 
     def key_has_changed(self, filled: Sequence[PackId]) -> None:
@@ -88,18 +88,17 @@ class Packs:
             return known
 
     async def is_gone(self, pack_id: PackId) -> bool:
-        """Whether a pack that answered 404 is really out of reach; asked once a pack. `Fatal` as in `resolve`."""
+        """Whether a pack that answered 404 is really out of reach; asked until it is. `Fatal` as in `resolve`."""
         async with self._asking:
-            if pack_id not in self._verdicts:
-                self._verdicts[pack_id] = await self._in_scope(pack_id) is None
-                if self._verdicts[pack_id]:
-                    await self._refuse_wrong_scope()
-                    log.error("pack.gone", pack_id=pack_id)
-            return self._verdicts[pack_id]
+            if pack_id not in self._gone and await self._in_scope(pack_id) is None:
+                await self._refuse_wrong_scope()
+                self._gone.add(pack_id)
+                log.error("pack.gone", pack_id=pack_id)
+            return pack_id in self._gone
 
     def is_known_gone(self, pack_id: PackId) -> bool:
         """What `is_gone` has found out so far."""
-        return self._verdicts.get(pack_id, False)
+        return pack_id in self._gone
 
     async def _resolve(self, named: str, *, create: bool) -> ResolvedPack:
         wanted = named.strip()

@@ -58,8 +58,10 @@ class _Debts:
 
     def due_at(self, settle_delay_s: float) -> float:
         """When a read would settle something."""
-        ends = [ended_at for _, ended_at in (*self.parked.values(), *self.audits.values())]
-        return max(self.not_before, min(ends, default=math.inf) + settle_delay_s)
+        # Jobs are parked in the order of their ends, so the first is the earliest: thousands may wait.
+        parked = next((ended_at for _, ended_at in self.parked.values()), math.inf)
+        audits = min((ended_at for _, ended_at in self.audits.values()), default=math.inf)
+        return max(self.not_before, min(parked, audits) + settle_delay_s)
 
 
 class Reconciler:

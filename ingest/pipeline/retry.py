@@ -10,21 +10,23 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from ingest.errors import Fatal, Retryable
+from ingest.errors import Fatal, Retryable, Uncertain
 from ingest.model import Operation
 from ingest.observe.logging import get_logger
+from ingest.pipeline.gate import REFUSED_KEY
 from ingest.policy.retry import backoff_s
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from ingest.errors import RequestError
     from ingest.model import Lane
     from ingest.observe.recorders import RequestRecorder
     from ingest.pipeline.gate import Gate
     from ingest.pipeline.guard import Guard
     from ingest.settings import FlowSettings
 
-__all__ = ["Attempts", "Few", "Once", "Patient", "Retrying"]
+__all__ = ["Attempts", "Few", "Once", "Patient", "Retrying", "is_refusal"]
 
 T = TypeVar("T")
 
@@ -101,9 +103,11 @@ class Retrying:
                 failure = Retryable(
                     str(error), operation=error.operation, status=error.status, error_code=error.error_code
                 )
-            except Retryable as error:
-                if error.status in {401, 402, 403}:
-                    self._guard.dismiss()
+            except (Retryable, Uncertain) as error:
+                if error.status in REFUSED_KEY:
+                    self._guard.dismiss()  # not in the API's envelope, so not its word
+                if isinstance(error, Uncertain):
+                    raise
                 failure = error
             failures += 1
             await self._wait(failure, failures, attempts)
@@ -126,7 +130,7 @@ class Retrying:
         await self._sleep(delay_s)
 
     def _delay_s(self, error: Retryable, failures: int) -> float:
-        if error.status == 429 or (error.status == 503 and error.retry_after_s is not None):
+        if is_refusal(error):
             return 0.0  # the lane is paused, not this one request: the gate waits for all
         return backoff_s(
             failures,
@@ -134,6 +138,13 @@ class Retrying:
             cap_s=self._settings.backoff_cap_s,
             jitter=random.random(),  # noqa: S311 - jitter, not a secret
         )
+
+
+def is_refusal(error: RequestError) -> bool:
+    """Whether the lane was refused, and not this one request: what pauses its gate."""
+    return error.status == 429 or (
+        error.status == 503 and isinstance(error, Retryable) and error.retry_after_s is not None
+    )
 
 
 def _reason(error: Retryable) -> str:

@@ -115,6 +115,8 @@ class Settler:
         for twin in self._twins.end(work, fingerprint):
             if outcome is Outcome.ADDED:
                 self.settle(twin, Outcome.DUPLICATE, reason=f"equal_to:{record.job_id}")
+            elif outcome is Outcome.DUPLICATE:
+                self.settle(twin, Outcome.DUPLICATE, reason=record.reason)
             else:
                 await self._again(twin)
         self._tally.settle(outcome, deliveries=len(work.namings), duration_s=time.monotonic() - work.opened_at)

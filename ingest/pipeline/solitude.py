@@ -23,7 +23,7 @@ class Solitude:
         self._condition = anyio.Condition()
         self._shared = 0
         self._alone = False
-        self._asking = 0
+        self._asking = 0  # whoever is alone among them
 
     @contextlib.asynccontextmanager
     async def shared(self) -> AsyncIterator[None]:
@@ -49,16 +49,16 @@ class Solitude:
                 while self._alone or self._shared:
                     await self._condition.wait()
                 self._alone = True
+            try:
+                yield
+            finally:
+                self._alone = False
         finally:
             self._asking -= 1
-        try:
-            yield
-        finally:
-            self._alone = False
             await self._wake()
 
     def _is_closed(self) -> bool:
-        return self._alone or self._asking > 0
+        return self._asking > 0
 
     async def _wake(self) -> None:
         with anyio.CancelScope(shield=True):  # the lock is never held across a wait: this is short

@@ -5,6 +5,7 @@ Loops, not a task a job: what waits is bounded, and whoever hands out waits whil
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -35,6 +36,7 @@ class Workers:
         self._count = max(FEWEST, WORKERS_PER_SLOT * concurrency)
         self._stop = stop
         self._send, self._receive = anyio.create_memory_object_stream[Work](self._count)
+        self._returned: deque[Work] = deque()
         self._was_idle = anyio.Event()
         self.busy = 0
 
@@ -48,6 +50,18 @@ class Workers:
         if not self._stop.is_requested:
             await self._send.send(work)
 
+    async def give_back(self, work: Work) -> None:
+        """Hand out a job that was in hand before, without waiting: outcomes and lookups must not wait for busy workers.
+
+        What comes back is bounded by the open jobs.
+        """
+        if self._stop.is_requested:
+            return
+        try:
+            self._send.send_nowait(work)
+        except anyio.WouldBlock:  # nobody is free, so whoever is next looks here first
+            self._returned.append(work)
+
     async def idle(self) -> None:
         """Wait until no worker has a job in hand."""
         while self.busy:
@@ -60,7 +74,7 @@ class Workers:
 
     async def _work(self, deliver: Callable[[Work], Awaitable[None]]) -> None:
         while True:
-            work = await self._receive.receive()
+            work = self._returned.popleft() if self._returned else await self._receive.receive()
             if self._stop.is_requested:
                 continue
             self.busy += 1

@@ -3,7 +3,7 @@
 CREATE TABLE targets (
     target_id INTEGER PRIMARY KEY,
     base_url TEXT NOT NULL UNIQUE,
-    key_id TEXT -- public part of the key that the last run used
+    key_id TEXT -- public part of the key that the last image was added with
 );
 
 CREATE TABLE runs (

@@ -1,0 +1,104 @@
+"""What was given for a command, as the frozen groups that the program understands.
+
+The defaults are those of `ingest.settings`; this adds where the journal lies, who asks and where.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+from ingest.cli import values
+from ingest.settings import DEFAULT_BASE_URL, ApiSettings, FlowSettings, ImageSettings, RunSettings, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ingest.cli.origins import Origins
+    from ingest.model import Target
+
+__all__ = ["api_settings", "journal_path", "run_settings", "secrets", "target"]
+
+FLOW, IMAGES, RUN = FlowSettings(), ImageSettings(), RunSettings()
+
+
+def run_settings(origins: Origins) -> Settings:
+    """Everything that a run needs to know."""
+    return Settings(
+        api=api_settings(origins),
+        flow=FlowSettings(
+            concurrency=origins.one("concurrency", values.whole_number(minimum=1, maximum=1024), FLOW.concurrency),
+            rate=origins.one("rate", values.number(minimum=0, is_open=True), FLOW.rate),
+            max_attempts=origins.one("max-attempts", values.whole_number(minimum=1), FLOW.max_attempts),
+            settle_delay_s=origins.one("settle-delay", values.duration_s, FLOW.settle_delay_s),
+            give_up_after_s=origins.one("give-up-after", values.duration_or_never, FLOW.give_up_after_s),
+            drain_timeout_s=origins.one("drain-timeout", values.duration_s, FLOW.drain_timeout_s),
+        ),
+        images=ImageSettings(
+            max_bytes=origins.one("max-bytes", values.size_bytes, IMAGES.max_bytes),
+            max_memory_bytes=origins.one("max-memory", values.size_bytes, IMAGES.max_memory_bytes),
+        ),
+        run=RunSettings(
+            pack=origins.one("pack", values.text, RUN.pack),
+            create_pack=origins.one("create-pack", values.truth, RUN.create_pack),
+            duplicates=cast(
+                "Literal['skip', 'allow']", origins.one("duplicates", values.one_of("skip", "allow"), RUN.duplicates)
+            ),
+            limit=origins.one("limit", values.whole_number(minimum=1), RUN.limit),
+            max_rejected=origins.one("max-rejected", values.whole_number(minimum=1), RUN.max_rejected),
+            allow_empty=origins.one("allow-empty", values.truth, RUN.allow_empty),
+        ),
+        journal=str(journal_path(origins)),
+    )
+
+
+def api_settings(origins: Origins) -> ApiSettings:
+    """Where the API is and who asks. The key has no flag: other users of the machine would see it in `ps`."""
+    return ApiSettings(
+        key=os.environ.get("GENVIRAL_API_KEY", "").strip(),
+        key_file=os.environ.get("GENVIRAL_API_KEY_FILE") or None,
+        base_url=_base_url() or DEFAULT_BASE_URL,
+        timeout_s=origins.one("timeout", values.positive_duration_s, ApiSettings().timeout_s),
+    )
+
+
+def _base_url() -> str | None:
+    """The base URL that the environment names, if it does."""
+    return os.environ.get("GENVIRAL_BASE_URL", "").strip() or None
+
+
+def target() -> Target | None:
+    """The target that the environment names; None, any target, where it names none."""
+    named = _base_url()
+    if named is None:
+        return None
+    from ingest.assemble import target_of  # noqa: PLC0415 - loads the network
+
+    return target_of(named)
+
+
+def journal_path(origins: Origins) -> Path:
+    """Where the journal lies: by default in the user's state directory."""
+    given = origins.one("journal", _path, None)
+    if given is not None:
+        return given
+    import platformdirs  # noqa: PLC0415 - not for --help and --version
+
+    return platformdirs.user_state_path("ingest", appauthor=False) / "journal.db"
+
+
+def secrets(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """What must never be shown: the key, and its part after the dot by itself."""
+    keys = [environment.get("GENVIRAL_API_KEY", "").strip()]
+    if path := environment.get("GENVIRAL_API_KEY_FILE"):
+        with contextlib.suppress(OSError):  # whoever needs the key says so
+            keys.append(Path(path).read_text(encoding="utf-8", errors="replace").strip())
+    return tuple(part for key in keys if key for part in (key, key.partition(".")[2]) if part)
+
+
+def _path(given: str) -> Path:
+    if "://" in given or not given:
+        raise ValueError("the path of a file")
+    return Path(given).absolute()

@@ -1,0 +1,70 @@
+"""The event loop of a command, and the signals that end it.
+
+uvloop where there is one (not on Windows). Knows no command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from typing import TYPE_CHECKING, TypeVar
+
+from ingest.cli.ending import Signalled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+
+__all__ = ["handling_signals", "run", "until_signalled"]
+
+T = TypeVar("T")
+
+ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+def run(main: Coroutine[None, None, T]) -> T:
+    """Run a command's coroutine to its end."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(main)
+
+
+@contextlib.contextmanager
+def handling_signals(handle: Callable[[signal.Signals], None]) -> Iterator[None]:
+    """Call `handle` in the event loop for SIGINT and SIGTERM while inside; then they are as they were."""
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in ENDING}
+    for number in ENDING:
+        loop.add_signal_handler(number, handle, number)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+
+
+async def until_signalled(main: Coroutine[None, None, T]) -> T:
+    """What `main` gives; at a signal it is cancelled, and `Signalled` raised once it has cleaned up."""
+    came: list[signal.Signals] = []
+    task = asyncio.ensure_future(main)
+
+    def handle(number: signal.Signals) -> None:
+        came.append(number)
+        task.cancel()
+
+    with handling_signals(handle):
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if came:
+                raise Signalled(came[0]) from None
+            raise
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return None
+    import uvloop  # noqa: PLC0415 - there is none on Windows
+
+    return uvloop.new_event_loop

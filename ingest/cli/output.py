@@ -1,0 +1,116 @@
+"""What is written to stdout and stderr: lines, JSON lines, tables and messages.
+
+Nothing here decides what is said. Names of files are shown as `printable` has them, and JSON is ASCII, so that a name
+of any bytes comes out whole. Whoever stops reading is no error: the rest goes nowhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TextIO
+
+import typer
+
+from ingest.errors import UsageError
+from ingest.observe.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+__all__ = ["confirm", "flush", "is_terminal", "json_line", "line", "message", "prepare", "table", "when"]
+
+
+def prepare() -> None:
+    """Make both streams take every text; one that this system's encoding can't say is escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure: Callable[..., None] | None = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a person looks at it, at something that can do more than print lines."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def line(text: str = "") -> None:
+    """One line of the result."""
+    with _nobody_reads(sys.stdout):
+        sys.stdout.write(f"{text}\n")
+
+
+def json_line(content: Mapping[str, Any]) -> None:
+    """One JSON object of the result, on a line of its own."""
+    line(json.dumps(content, ensure_ascii=True, default=str))
+
+
+def message(text: str, hint: str = "") -> None:
+    """A line or two for a person, on stderr."""
+    lines = [f"ingest: {text}", *(f"  {part}" for part in hint.splitlines())]
+    with _nobody_reads(sys.stderr):
+        sys.stderr.write("".join(f"{printable_lines(part)}\n" for part in lines))
+        sys.stderr.flush()
+
+
+def printable_lines(text: str) -> str:
+    """`printable`, but for line ends."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Aligned columns under their names; numbers to the right. Never cut short, but folded to a terminal's width."""
+    from rich.console import Console  # noqa: PLC0415 - 50 ms that JSON and errors can save
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    shown = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
+    content = [list(row) for row in rows]
+    for index, column in enumerate(columns):
+        is_number = bool(content) and all(isinstance(row[index], int | float) for row in content)
+        shown.add_column(column, justify="right" if is_number else "left", overflow="fold")
+    for row in content:
+        shown.add_row(*(Text("" if cell is None else printable(str(cell))) for cell in row))
+    # Where nobody looks nothing is folded: a line is a row.
+    width = None if is_terminal(sys.stdout) else 100_000
+    console = Console(file=sys.stdout, width=width, highlight=False)
+    with _nobody_reads(sys.stdout), console.capture() as captured:
+        console.print(shown)
+    for text in captured.get().splitlines():
+        line(text.rstrip())
+
+
+def when(unix_s: float) -> str:
+    """A time as people here tell it."""
+    return f"{datetime.fromtimestamp(unix_s).astimezone():%Y-%m-%d %H:%M}"
+
+
+def confirm(question: str, *, is_confirmed: bool) -> None:
+    """Ask before something is lost. `UsageError` where nobody is there to be asked; `typer.Abort` for a no."""
+    if is_confirmed:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(
+            f"{question} Nobody is there to answer.", code="not_confirmed", hint="Say --yes if that is what you want."
+        )
+    typer.confirm(question, abort=True, err=True)
+
+
+def flush() -> None:
+    """Write what is left of the result."""
+    with _nobody_reads(sys.stdout):
+        sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _nobody_reads(stream: TextIO) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        # The rest, and what the interpreter flushes at its end, goes where it disturbs nobody.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

@@ -1,0 +1,248 @@
+"""The `run` command: sources, signals, metrics and the summary around one pipeline.
+
+Decides nothing about jobs; what is shown meanwhile is `progress`'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, cast
+
+import anyio
+
+from ingest.assemble import assembled, connected, source_of, target_of
+from ingest.cli import configuration, looping, output, progress, standing, values
+from ingest.cli.ending import Crashed
+from ingest.errors import IngestError, StopError, UsageError
+from ingest.journal.database import TEMPORARY_FILE_SYSTEMS, file_system
+from ingest.observe import http
+from ingest.observe.logging import configure
+from ingest.observe.metrics import Metrics
+from ingest.observe.text import printable
+from ingest.pipeline.stop import Stop
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+    from ingest.cli.origins import Origins
+    from ingest.cli.progress import Display
+    from ingest.model import Summary
+    from ingest.pipeline.run import Pipeline
+    from ingest.settings import Settings
+    from ingest.sources.base import Source
+
+__all__ = ["Running", "run"]
+
+MANIFESTS: Final = frozenset({".jsonl", ".ndjson", ".csv", ".txt"})
+
+SCOPE_TIMEOUT_S: Final = 3.0
+# The scope is told for comfort: a run doesn't wait longer for it.
+
+UNREADABLE_SHOWN: Final = 5
+
+
+def run(origins: Origins) -> int:
+    """Run what `origins` say, print its summary, and return its exit code."""
+    settings = configuration.run_settings(origins)
+    is_json = origins.one("json", values.truth, False)
+    host = origins.one("metrics-host", values.text, "127.0.0.1")
+    port = origins.one("metrics-port", values.whole_number(maximum=65535), None)
+    running = Running(settings, _sources(origins, settings), metrics_address=None if port is None else (host, port))
+    display = progress.chosen()
+    log_format = origins.one("log-format", values.one_of("auto", "console", "json"), "auto")
+    # Beside a live display only what is worth a look; what else happens is in the display and in the summary.
+    quiet = "warning" if display.is_live else "info"
+    level = origins.one("log-level", values.one_of("debug", "info", "warning", "error"), quiet)
+    with configure(
+        cast("Literal['auto', 'console', 'json']", log_format),
+        level,
+        display.log_stream,
+        secrets=configuration.secrets(),
+    ):
+        if (kind := _temporary_file_system(settings)) is not None:
+            display.say(
+                "journal.is_temporary",
+                f"The journal lies on a {kind}, which forgets it when the machine restarts: see --journal PATH.",
+            )
+        summary = looping.run(running.run(display))
+    if is_json:
+        output.json_line(asdict(summary))
+    elif summary.discovered or summary.error is None:
+        _print(summary, running.sources)
+    if summary.error is not None:
+        output.message(summary.error.message, summary.error.hint)
+    return summary.exit_code
+
+
+class Running:
+    """One run with what is around it."""
+
+    def __init__(
+        self, settings: Settings, sources: Sequence[Source], *, metrics_address: tuple[str, int] | None = None
+    ) -> None:
+        self.sources = sources
+        self._settings = settings
+        self._metrics_address = metrics_address
+        self._metrics = Metrics()
+        self._stop = Stop()
+
+    async def run(self, display: Display) -> Summary:
+        """Run until the end or a signal. Raises `StopError` before it began, `Crashed` for a bug in it."""
+        asked_to_stop = 0
+        pipeline: Pipeline | None = None
+
+        def signalled(number: signal.Signals) -> None:
+            nonlocal asked_to_stop
+            asked_to_stop += 1
+            self._stop.signalled(number)
+            if asked_to_stop == 1:
+                in_hand = 0 if pipeline is None else pipeline.snapshot().in_hand
+                drain_s = self._settings.flow.drain_timeout_s
+                display.say("run.interrupted", standing.draining(in_hand, drain_s), in_hand=in_hand)
+            else:
+                stack.close()  # a third signal does what it does without a handler
+
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(looping.handling_signals(signalled))
+            await self._introduce(display)
+            async with (
+                assembled(
+                    self._settings,
+                    metrics=self._metrics,
+                    stop=self._stop,
+                    on_notice=lambda text: display.say("pack.unseen", text),
+                ) as pipeline,
+                self._served(display),
+            ):
+                return await self._followed(pipeline, display)
+
+    async def _followed(self, pipeline: Pipeline, display: Display) -> Summary:
+        summary: Summary | None = None
+        problem: Exception | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(display.follow, pipeline, [_count_of(source) for source in self.sources])
+            try:
+                summary = await pipeline.run(self.sources)
+            except Exception as error:  # raised below, in no group
+                problem = error
+            tasks.cancel_scope.cancel()
+        if isinstance(problem, StopError):
+            raise problem
+        if problem is not None or summary is None:
+            raise Crashed(pipeline.summary(70)) from problem
+        return summary
+
+    async def _introduce(self, display: Display) -> None:
+        """Say which target, scope, pack and journal, before anything is done there."""
+        facts = {
+            "target": target_of(self._settings.api.base_url),
+            "scope": await self._scope() if display.is_live else None,
+            "pack": self._settings.run.pack,
+            "journal": self._settings.journal,
+        }
+        display.introduce({name: fact for name, fact in facts.items() if fact is not None})
+
+    async def _scope(self) -> str | None:
+        """Whose key it is; None where that can't be had quickly. The run itself finds out what is wrong."""
+        stop = Stop()
+        with self._stop.interrupts(), anyio.move_on_after(SCOPE_TIMEOUT_S), contextlib.suppress(IngestError):
+            async with connected(self._settings, metrics=Metrics(), stop=stop) as connection:
+                subscription = await connection.client.get_subscription()
+                where = subscription.workspace_id
+                return f"{subscription.scope} {where}" if where is not None else subscription.scope
+        return None
+
+    @contextlib.asynccontextmanager
+    async def _served(self, display: Display) -> AsyncIterator[None]:
+        """Serve metrics while inside, if they are wanted."""
+        if self._metrics_address is None:
+            yield
+            return
+        host, port = self._metrics_address
+        async with http.serve(
+            host, port, metrics=self._metrics.render, not_ready=lambda: "stopping" if self._stop.is_requested else None
+        ) as bound:
+            display.say("metrics.served", f"Metrics on http://{host}:{bound}/metrics", host=host, port=bound)
+            yield
+
+
+def _sources(origins: Origins, settings: Settings) -> list[Source]:
+    """The sources that were named. `UsageError` for one that isn't there, or that this version doesn't take."""
+    named = origins.many("source")
+    for name in named:
+        _check(name)
+    if named and settings.run.pack is None:
+        raise UsageError(
+            "No pack is named for these images.",
+            code="no_pack",
+            hint="Say --pack ID or NAME; --create-pack makes it where there is none. See `ingest packs list`.",
+        )
+    include, exclude = origins.many("include"), origins.many("exclude")
+    return [source_of(name, include=include, exclude=exclude) for name in named]
+
+
+def _check(name: str) -> None:
+    shown = printable(name.partition("?")[0])
+    is_url = "://" in name
+    if not name.strip():
+        raise UsageError(
+            "A source is an empty text, which names nothing.",  # and not the current directory, as it does elsewhere
+            code="no_such_source",
+            hint="Check the variable that should hold it.",
+        )
+    # Before anything is asked or made: a mistyped path must not leave a new pack behind.
+    path = Path(name)
+    if is_url or name == "-" or (path.suffix.lower() in MANIFESTS and not path.is_dir()):
+        raise UsageError(
+            f"{shown} can't be a source: directories and image files can.",
+            code="unsupported_source",
+            hint="Name a directory or image files.",
+        )
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:
+        problem = error.strerror if isinstance(error, OSError) else str(error)
+        raise UsageError(
+            f"{shown} can't be read: {problem}.",
+            code="no_such_source",
+            hint="Check its spelling and its permissions, and that what it lies on is mounted.",
+        ) from error
+
+
+def _count_of(source: Source) -> Callable[[], Awaitable[int]]:
+    async def one() -> int:
+        return 1
+
+    return getattr(source, "count", one)
+
+
+def _temporary_file_system(settings: Settings) -> str | None:
+    """The kind of file system under the journal, if a restart empties it."""
+    if settings.journal is None:
+        return None
+    # The directory is made with the journal; until then the one that it will be made in tells.
+    place = next((parent for parent in Path(settings.journal).parents if parent.exists()), Path("/"))
+    kind = file_system(place)
+    return kind if kind in TEMPORARY_FILE_SYSTEMS else None
+
+
+def _print(summary: Summary, sources: Sequence[Source]) -> None:
+    for text in standing.summary_lines(summary):
+        output.line(text)
+    by_ending: dict[str, int] = {}
+    unreadable: list[str] = []
+    for source in sources:
+        for ending, count in source.report.ignored.items():
+            by_ending[ending] = by_ending.get(ending, 0) + count
+        unreadable.extend(source.report.unreadable)
+    if (told := standing.ignored(by_ending)) is not None:
+        output.line(told)
+    for place in unreadable[:UNREADABLE_SHOWN]:
+        output.line(f"unreadable: {printable(place)}")
+    if len(unreadable) > UNREADABLE_SHOWN:
+        output.line(f"unreadable: and {len(unreadable) - UNREADABLE_SHOWN} more places")
+    if summary.rejected or summary.failed:
+        output.line("See `ingest failures` for the reasons.")

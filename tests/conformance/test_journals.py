@@ -1,0 +1,726 @@
+"""What every `Journal` does, whatever it keeps its records in.
+
+A store joins by a factory in `STORES`: how it is opened, and what it is to the next process after this one has died.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+from ingest.journal import base
+from ingest.journal.base import (
+    QUARANTINED,
+    AuditClosed,
+    Candidate,
+    Claimed,
+    Inspection,
+    Joined,
+    Known,
+    Parked,
+    Released,
+    Resent,
+    Settled,
+    Spent,
+    Stored,
+)
+from ingest.journal.memory import MemoryJournal
+from ingest.journal.sqlite import SqliteJournal
+from ingest.model import FileStamp, Fingerprint, JobId, Locator, Outcome, PackId, RunId, Summary, Target
+from ingest.policy.lifecycle import IllegalTransition, State
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from ingest.journal.base import Admission, Change, Journal, Opening, Record
+
+TARGET = Target("https://api.example")
+PACK, OTHER_PACK = PackId("pack-1"), PackId("pack-2")
+RUN, NEXT_RUN = RunId("run-1"), RunId("run-2")
+STAMP, OTHER_STAMP = FileStamp(size_bytes=10, mtime_ns=1_000), FileStamp(size_bytes=10, mtime_ns=2_000)
+BYTES, OTHER_BYTES = Fingerprint(b"a" * 32), Fingerprint(b"b" * 32)
+
+
+class Store(Protocol):
+    """Where a journal's records are."""
+
+    def open(self) -> AbstractAsyncContextManager[Journal]:
+        """The journal, for as long as the block lasts."""
+        ...
+
+    def after_a_crash(self) -> Store:
+        """The same as another process finds it if this one dies here."""
+        ...
+
+
+class SqliteStore:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._copies = 0
+
+    def open(self) -> AbstractAsyncContextManager[Journal]:
+        return SqliteJournal.open(self._path, TARGET)
+
+    def after_a_crash(self) -> SqliteStore:
+        self._copies += 1
+        place = self._path.with_name(f"{self._path.name}-{self._copies}")
+        for suffix in ("", "-wal"):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copyfile(f"{self._path}{suffix}", f"{place}{suffix}")
+        return SqliteStore(place)
+
+
+class MemoryStore:
+    def __init__(self) -> None:
+        self._journal = MemoryJournal()
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator[Journal]:
+        yield self._journal
+
+    def after_a_crash(self) -> MemoryStore:
+        return self
+
+
+STORES: dict[str, Callable[[Path], Store]] = {
+    "sqlite": lambda directory: SqliteStore(directory / "journal.db"),
+    "memory": lambda _: MemoryStore(),
+}
+
+
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return STORES[request.param](tmp_path)
+
+
+@pytest.fixture
+async def journal(store: Store) -> AsyncIterator[Journal]:
+    async with store.open() as journal:
+        await begin(journal)
+        yield journal
+
+
+def candidate(
+    name: str = "a.jpg", *, pack_id: PackId = PACK, key: str | None = None, stamp: FileStamp | None = STAMP
+) -> Candidate:
+    locator = Locator(f"/images/{name}")
+    return Candidate(key=key or locator, pack_id=pack_id, locator=locator, file_name=name, stamp=stamp)
+
+
+async def begin(journal: Journal, run_id: RunId = RUN, *, key_id: str = "key-1") -> Opening:
+    return await journal.begin(run_id, key_id=key_id, pid=4711)
+
+
+async def admit(journal: Journal, wanted: Candidate | None = None, *, run_id: RunId = RUN) -> Admission:
+    (admission,) = await journal.admit(run_id, [wanted or candidate()])
+    return admission
+
+
+async def claim(journal: Journal, wanted: Candidate | None = None) -> Record:
+    admission = await admit(journal, wanted)
+    assert isinstance(admission, Claimed)
+    return admission.record
+
+
+def stored(
+    record: Record, *, fingerprint: Fingerprint = BYTES, url: str | None = None, stamp: FileStamp = STAMP
+) -> Stored:
+    inspection = Inspection(fingerprint=fingerprint, content_type="image/png", stamp=stamp)
+    return Stored(job_id=record.job_id, inspection=inspection, url=url or f"https://cdn.example/{record.job_id}")
+
+
+def settled(record: Record, outcome: Outcome, *, reason: str | None = None, was_found: bool = False) -> Settled:
+    return Settled(job_id=record.job_id, outcome=outcome, reason=reason, was_found=was_found)
+
+
+def changes_to(record: Record, state: State) -> list[Change]:
+    """What brings a claimed job to `state`."""
+    parked = [stored(record), Parked(job_id=record.job_id, reason="timeout")]
+    paths: dict[State, list[Change]] = {
+        State.PENDING: [Released(job_id=record.job_id)],
+        State.CLAIMED: [],
+        State.STORED: [stored(record)],
+        State.PARKED: [*parked],
+        State.ADDED: [stored(record), settled(record, Outcome.ADDED)],
+        State.DUPLICATE: [settled(record, Outcome.DUPLICATE)],
+        State.REJECTED: [settled(record, Outcome.REJECTED, reason="not_an_image")],
+        State.FAILED: [settled(record, Outcome.FAILED, reason="http_500")],
+    }
+    return paths[state]
+
+
+async def bring(journal: Journal, record: Record, *changes: Change) -> Record:
+    for change in changes:
+        record = await journal.submit(change)
+    return record
+
+
+async def job_in(journal: Journal, state: State, wanted: Candidate | None = None) -> Record:
+    record = await claim(journal, wanted)
+    record = await bring(journal, record, *changes_to(record, state))
+    assert record.state is state
+    return record
+
+
+def summary(run_id: RunId = RUN) -> Summary:
+    return Summary(
+        run_id=run_id,
+        **dict.fromkeys(("discovered", "added", "duplicate", "unchanged", "rejected", "failed", "pending"), 0),
+        **dict.fromkeys(("bytes_uploaded", "requests", "retries", "throttled", "exit_code"), 0),
+        duration_s=0.5,
+        error=None,
+    )
+
+
+class TestAdmit:
+    async def test_a_new_job_is_claimed_with_what_was_said_of_it(self, journal: Journal) -> None:
+        record = await claim(journal, candidate("a.jpg"))
+        assert record.job_id > 0
+        assert (record.state, record.revision, record.run_id) == (State.CLAIMED, 1, RUN)
+        assert (record.pack_id, record.key, record.locator) == (PACK, "/images/a.jpg", "/images/a.jpg")
+        assert (record.file_name, record.stamp) == ("a.jpg", STAMP)
+        assert (record.url, record.fingerprint, record.adds_sent, record.attempts, record.deaths) == (
+            None,
+            None,
+            0,
+            0,
+            0,
+        )
+
+    async def test_admissions_keep_the_order_of_their_candidates(self, journal: Journal) -> None:
+        names = [f"{number}.jpg" for number in range(300)]
+        admissions = await journal.admit(RUN, [candidate(name) for name in names])
+        assert [admission.record.file_name for admission in admissions] == names
+        numbers = [admission.record.job_id for admission in admissions]
+        assert numbers == sorted(set(numbers))
+
+    async def test_nothing_to_admit(self, journal: Journal) -> None:
+        assert list(await journal.admit(RUN, [])) == []
+
+    async def test_a_job_twice_in_one_batch_is_claimed_once(self, journal: Journal) -> None:
+        first, second = await journal.admit(RUN, [candidate(), candidate()])
+        assert isinstance(first, Claimed)
+        assert isinstance(second, Joined)
+        assert first.record == second.record
+
+    async def test_one_key_in_two_packs_is_two_jobs(self, journal: Journal) -> None:
+        first = await claim(journal, candidate())
+        second = await claim(journal, candidate(pack_id=OTHER_PACK))
+        assert first.job_id != second.job_id
+
+    async def test_a_callers_id_is_another_key_than_the_locator(self, journal: Journal) -> None:
+        await claim(journal, candidate("a.jpg"))
+        named = await claim(journal, candidate("a.jpg", key="id:/images/a.jpg"))
+        assert named.key == "id:/images/a.jpg"
+        assert isinstance(await admit(journal, candidate("b.jpg", key="id:/images/a.jpg")), Joined)
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            b"\xff\xfe.jpg".decode("utf-8", "surrogateescape"),
+            "line\nbreak\r.jpg",
+            "nul\0.jpg",
+            "日本 é.jpg",
+            "a'b\"%?.jpg",
+        ],
+        ids=["not UTF-8", "newline", "nul", "unicode", "quotes"],
+    )
+    async def test_any_name_comes_back_as_it_was(self, journal: Journal, name: str) -> None:
+        record = await claim(journal, candidate(name))
+        record = await bring(
+            journal,
+            record,
+            Settled(job_id=record.job_id, outcome=Outcome.REJECTED, reason="empty", detail=f"{name} is empty"),
+        )
+        assert record.state is State.REJECTED
+        known = await admit(journal, candidate(name))
+        assert isinstance(known, Known)
+        assert known.record.job_id == record.job_id
+        assert (known.record.key, known.record.locator) == (f"/images/{name}", f"/images/{name}")
+        assert known.record.file_name == name
+        assert known.record.detail is not None
+
+    async def test_names_that_differ_in_one_odd_byte_are_two_jobs(self, journal: Journal) -> None:
+        first = await claim(journal, candidate("\udcff.jpg"))
+        second = await claim(journal, candidate("\udcfe.jpg"))
+        assert first.job_id != second.job_id
+
+    @pytest.mark.parametrize("state", [State.CLAIMED, State.STORED, State.PARKED])
+    async def test_a_job_in_work_is_joined(self, journal: Journal, state: State) -> None:
+        record = await job_in(journal, state)
+        admission = await admit(journal)
+        assert isinstance(admission, Joined)
+        assert admission.record == record
+
+    async def test_a_claimed_job_is_joined_whatever_its_file_became(self, journal: Journal) -> None:
+        record = await job_in(journal, State.CLAIMED)
+        admission = await admit(journal, candidate(stamp=OTHER_STAMP))
+        assert isinstance(admission, Joined)
+        assert admission.record == record
+
+    @pytest.mark.parametrize(
+        ("state", "outcome"),
+        [
+            (State.ADDED, Outcome.DUPLICATE),
+            (State.DUPLICATE, Outcome.DUPLICATE),
+            (State.REJECTED, Outcome.REJECTED),
+        ],
+    )
+    @pytest.mark.parametrize("stamp", [STAMP, None])
+    async def test_a_settled_job_with_the_same_file_is_known(
+        self, journal: Journal, state: State, outcome: Outcome, stamp: FileStamp | None
+    ) -> None:
+        record = await job_in(journal, state)
+        admission = await admit(journal, candidate(stamp=stamp), run_id=NEXT_RUN)
+        assert admission == Known(record=record, outcome=outcome)
+
+    @pytest.mark.parametrize(
+        "state", [State.STORED, State.PARKED, State.ADDED, State.DUPLICATE, State.REJECTED], ids=str
+    )
+    async def test_other_bytes_under_a_key_are_a_new_revision(self, journal: Journal, state: State) -> None:
+        first = await job_in(journal, state)
+        admission = await admit(journal, candidate(stamp=OTHER_STAMP))
+        assert isinstance(admission, Claimed)
+        second = admission.record
+        assert second.job_id != first.job_id
+        assert (second.revision, second.stamp, second.url, second.adds_sent) == (2, OTHER_STAMP, None, 0)
+        # The latest revision is the one that counts from here on; the first lives on for itself.
+        assert await admit(journal, candidate(stamp=OTHER_STAMP)) == Joined(record=second)
+
+    async def test_an_older_revision_still_reaches_its_outcome(self, journal: Journal) -> None:
+        first = await job_in(journal, State.PARKED)
+        await claim(journal, candidate(stamp=OTHER_STAMP))
+        found = await journal.submit(settled(first, Outcome.ADDED, was_found=True))
+        assert (found.state, found.revision) == (State.ADDED, 1)
+
+    async def test_a_job_that_was_put_back_is_claimed_again(self, journal: Journal) -> None:
+        record = await job_in(journal, State.PENDING)
+        again = await admit(journal, run_id=NEXT_RUN)
+        assert isinstance(again, Claimed)
+        assert again.record == replace(record, state=State.CLAIMED, run_id=NEXT_RUN)
+
+    async def test_a_job_that_was_put_back_keeps_its_attempts(self, journal: Journal) -> None:
+        record = await claim(journal)
+        spent = Spent(job_id=record.job_id, attempts=3, reason="http_500")
+        await bring(journal, record, spent, Released(job_id=record.job_id))
+        assert (await claim(journal)).attempts == 3
+
+    async def test_a_pending_job_whose_file_changed_forgets_what_was_read(self, journal: Journal) -> None:
+        record = await job_in(journal, State.STORED)
+        await journal.submit(Released(job_id=record.job_id))
+        again = await claim(journal, candidate(stamp=OTHER_STAMP))
+        assert again.job_id == record.job_id
+        assert (again.url, again.fingerprint, again.content_type, again.stamp) == (None, None, None, OTHER_STAMP)
+
+    async def test_a_pending_job_with_the_same_file_keeps_what_was_stored(self, journal: Journal) -> None:
+        record = await job_in(journal, State.STORED)
+        await journal.submit(Released(job_id=record.job_id))
+        again = await claim(journal)
+        assert (again.url, again.fingerprint, again.adds_sent) == (record.url, BYTES, 0)
+
+    @pytest.mark.parametrize("state", [State.PENDING, State.FAILED])
+    async def test_a_callers_id_that_has_moved_is_read_at_its_new_place(self, journal: Journal, state: State) -> None:
+        record = await job_in(journal, state, candidate("old.jpg", key="id:7"))
+        again = await claim(journal, candidate("new.jpg", key="id:7"))
+        assert (again.job_id, again.key) == (record.job_id, "id:7")
+        assert (again.locator, again.file_name) == ("/images/new.jpg", "new.jpg")
+
+    @pytest.mark.parametrize("stamp", [STAMP, OTHER_STAMP])
+    async def test_a_failed_job_is_tried_again(self, journal: Journal, stamp: FileStamp) -> None:
+        record = await claim(journal)
+        spent = Spent(job_id=record.job_id, attempts=8, reason="http_500")
+        record = await bring(journal, record, spent, settled(record, Outcome.FAILED, reason="http_500"))
+        again = await claim(journal, candidate(stamp=stamp))
+        assert again.job_id == record.job_id
+        assert (again.state, again.attempts, again.reason, again.settled_at) == (State.CLAIMED, 0, None, None)
+        assert again.stamp == stamp
+
+    async def test_a_failed_job_whose_add_was_sent_starts_at_the_lookup(self, journal: Journal) -> None:
+        record = await job_in(journal, State.PARKED)
+        await journal.submit(settled(record, Outcome.FAILED, reason="http_500"))
+        admission = await admit(journal)
+        assert isinstance(admission, Joined)
+        assert (admission.record.state, admission.record.url) == (State.PARKED, record.url)
+
+    async def test_other_bytes_for_a_failed_job_whose_add_was_sent_are_a_new_revision(self, journal: Journal) -> None:
+        record = await job_in(journal, State.PARKED)
+        await journal.submit(settled(record, Outcome.FAILED, reason="http_500"))
+        assert (await claim(journal, candidate(stamp=OTHER_STAMP))).revision == 2
+
+
+class TestSubmit:
+    async def test_the_way_of_a_job(self, journal: Journal) -> None:
+        record = await claim(journal)
+        in_store = await journal.submit(stored(record, stamp=OTHER_STAMP))
+        assert (in_store.state, in_store.adds_sent, in_store.fingerprint) == (State.STORED, 1, BYTES)
+        assert (in_store.content_type, in_store.stamp) == ("image/png", OTHER_STAMP)
+        added = await journal.submit(
+            Settled(job_id=record.job_id, outcome=Outcome.ADDED, image_id="image-1", answered_url="https://cdn/x")
+        )
+        assert (added.state, added.image_id, added.answered_url) == (State.ADDED, "image-1", "https://cdn/x")
+        assert (added.url, added.fingerprint, added.stamp) == (in_store.url, BYTES, OTHER_STAMP)
+        assert added.settled_at is not None
+        assert added.settled_at >= added.admitted_at
+
+    async def test_an_uncertain_add_is_counted_and_owes_an_audit(self, journal: Journal) -> None:
+        record = await job_in(journal, State.PARKED)
+        assert (record.reason, record.adds_sent, record.audit_is_open) == ("timeout", 1, False)
+        again = await journal.submit(Resent(job_id=record.job_id))
+        assert (again.state, again.adds_sent, again.audit_is_open) == (State.STORED, 2, True)
+        added = await journal.submit(settled(record, Outcome.ADDED))
+        assert added.audit_is_open
+        closed = await journal.submit(AuditClosed(job_id=record.job_id))
+        assert (closed.state, closed.audit_is_open, closed.adds_sent) == (State.ADDED, False, 2)
+
+    async def test_what_an_inspection_told_is_kept_with_a_duplicate(self, journal: Journal) -> None:
+        record = await claim(journal)
+        seen = Inspection(fingerprint=BYTES, content_type="image/gif", stamp=OTHER_STAMP)
+        done = await journal.submit(Settled(job_id=record.job_id, outcome=Outcome.DUPLICATE, inspection=seen))
+        assert (done.fingerprint, done.content_type, done.stamp) == (BYTES, "image/gif", OTHER_STAMP)
+        assert isinstance(await admit(journal, candidate(stamp=OTHER_STAMP)), Known)
+
+    async def test_a_release_takes_the_unsent_add_back(self, journal: Journal) -> None:
+        record = await job_in(journal, State.STORED)
+        back = await journal.submit(Released(job_id=record.job_id))
+        assert (back.state, back.adds_sent, back.url) == (State.PENDING, 0, record.url)
+
+    async def test_a_job_whose_earlier_add_may_have_landed_can_not_be_released(self, journal: Journal) -> None:
+        record = await job_in(journal, State.PARKED)
+        await journal.submit(Resent(job_id=record.job_id))
+        with pytest.raises(IllegalTransition, match="adds sent 2"):
+            await journal.submit(Released(job_id=record.job_id))
+
+    @pytest.mark.parametrize(
+        ("state", "change"),
+        [
+            (State.PENDING, stored),
+            (State.CLAIMED, lambda record: settled(record, Outcome.ADDED)),
+            (State.CLAIMED, lambda record: Parked(job_id=record.job_id, reason="timeout")),
+            (State.CLAIMED, lambda record: AuditClosed(job_id=record.job_id)),
+            (State.STORED, lambda record: settled(record, Outcome.FAILED)),
+            (State.STORED, stored),
+            (State.STORED, lambda record: base.Tested(job_id=record.job_id)),
+            (State.STORED, lambda record: AuditClosed(job_id=record.job_id)),
+            (State.PARKED, lambda record: settled(record, Outcome.ADDED)),
+            (State.PARKED, lambda record: settled(record, Outcome.DUPLICATE)),
+            (State.PARKED, lambda record: Released(job_id=record.job_id)),
+            (State.ADDED, lambda record: settled(record, Outcome.ADDED)),
+            (State.ADDED, lambda record: Spent(job_id=record.job_id, attempts=1, reason="http_500")),
+            (State.ADDED, lambda record: Resent(job_id=record.job_id)),
+            (State.DUPLICATE, stored),
+            (State.REJECTED, lambda record: Released(job_id=record.job_id)),
+            (State.FAILED, lambda record: settled(record, Outcome.FAILED)),
+        ],
+    )
+    async def test_what_can_not_happen_raises_with_the_history_and_changes_nothing(
+        self, journal: Journal, state: State, change: Callable[[Record], Change]
+    ) -> None:
+        record = await job_in(journal, state)
+        with pytest.raises(IllegalTransition) as raised:
+            await journal.submit(change(record))
+        assert f"job {record.job_id}" in str(raised.value)
+        assert f"admitted in {RUN}" in str(raised.value)
+        assert raised.value.state is state
+        assert isinstance(await admit(journal, candidate("still-alive.jpg")), Claimed)
+
+    async def test_a_job_that_is_not_there(self, journal: Journal) -> None:
+        with pytest.raises(KeyError):
+            await journal.submit(base.Tested(job_id=JobId(99)))
+
+    async def test_a_failing_change_does_not_spoil_its_neighbours(self, journal: Journal) -> None:
+        records = [await claim(journal, candidate(f"{number}.jpg")) for number in range(6)]
+        futures = []
+        for number, record in enumerate(records):
+            wrong = Parked(job_id=record.job_id, reason="timeout")
+            futures.append(journal.submit(wrong if number % 2 else stored(record)))
+        results = await asyncio.gather(*futures, return_exceptions=True)
+        for number, result in enumerate(results):
+            if number % 2:
+                assert isinstance(result, IllegalTransition)
+            else:
+                assert not isinstance(result, BaseException)
+                assert result.state is State.STORED
+
+    async def test_changes_take_effect_in_the_order_of_the_calls(self, journal: Journal) -> None:
+        record = await claim(journal)
+        waits = [
+            journal.submit(stored(record)),
+            journal.submit(Parked(job_id=record.job_id, reason="timeout")),
+            journal.submit(Resent(job_id=record.job_id)),
+            journal.submit(settled(record, Outcome.ADDED)),
+        ]
+        admission = asyncio.ensure_future(admit(journal))
+        done: list[int] = []
+        for number, wait in enumerate(waits):
+            wait.add_done_callback(lambda _, number=number: done.append(number))
+        states = [(await wait).state for wait in waits]
+        assert states == [State.STORED, State.PARKED, State.STORED, State.ADDED]
+        assert isinstance(await admission, Known)
+        assert done == [0, 1, 2, 3]
+
+    async def test_a_change_lasts_though_nobody_waits_for_it(self, journal: Journal) -> None:
+        record = await claim(journal)
+        journal.submit(stored(record)).cancel()
+        added = await journal.submit(settled(record, Outcome.ADDED))
+        assert (added.state, added.adds_sent) == (State.ADDED, 1)
+
+    async def test_a_url_belongs_to_one_job(self, journal: Journal) -> None:
+        first = await claim(journal, candidate("a.jpg"))
+        second = await claim(journal, candidate("b.jpg"))
+        await journal.submit(stored(first, url="https://cdn.example/same"))
+        with pytest.raises(ValueError, match="belongs to another job"):
+            await journal.submit(stored(second, url="https://cdn.example/same"))
+        again = await journal.submit(stored(second, url="https://cdn.example/another"))
+        assert again.state is State.STORED
+
+    async def test_a_job_may_store_the_same_url_again_and_another(self, journal: Journal) -> None:
+        record = await claim(journal)
+        for url in ("https://cdn.example/1", "https://cdn.example/1", "https://cdn.example/2"):
+            assert (await journal.submit(stored(record, url=url))).url == url
+            await journal.submit(Released(job_id=record.job_id))
+            await claim(journal)
+
+    async def test_two_jobs_that_forgot_their_urls(self, journal: Journal) -> None:
+        for name in ("a.jpg", "b.jpg"):
+            record = await job_in(journal, State.STORED, candidate(name))
+            await journal.submit(Released(job_id=record.job_id))
+            assert (await claim(journal, candidate(name, stamp=OTHER_STAMP))).url is None
+
+
+class TestFindEqual:
+    @pytest.mark.parametrize("state", [State.STORED, State.PARKED, State.ADDED])
+    async def test_bytes_that_are_or_may_get_into_the_pack(self, journal: Journal, state: State) -> None:
+        first = await job_in(journal, state, candidate("a.jpg"))
+        second = await claim(journal, candidate("b.jpg"))
+        assert await journal.find_equal(second, BYTES) == first
+
+    @pytest.mark.parametrize("state", [State.PENDING, State.DUPLICATE, State.REJECTED, State.FAILED])
+    async def test_bytes_that_are_not_in_the_pack(self, journal: Journal, state: State) -> None:
+        first = await claim(journal, candidate("a.jpg"))
+        if state in {State.PENDING, State.REJECTED}:
+            await journal.submit(stored(first))
+        elif state is State.FAILED:
+            await bring(journal, first, stored(first), Parked(job_id=first.job_id, reason="timeout"))
+        await bring(journal, first, *changes_to(first, state))
+        second = await claim(journal, candidate("b.jpg"))
+        assert await journal.find_equal(second, BYTES) is None
+
+    async def test_it_is_another_job_in_the_same_pack_with_the_same_bytes(self, journal: Journal) -> None:
+        record = await job_in(journal, State.ADDED, candidate("a.jpg"))
+        elsewhere = await claim(journal, candidate("a.jpg", pack_id=OTHER_PACK))
+        assert await journal.find_equal(record, BYTES) is None
+        assert await journal.find_equal(elsewhere, BYTES) is None
+        assert await journal.find_equal(await claim(journal, candidate("b.jpg")), OTHER_BYTES) is None
+
+    async def test_one_that_was_added_goes_before_older_open_ones(self, journal: Journal) -> None:
+        await job_in(journal, State.STORED, candidate("a.jpg"))
+        await job_in(journal, State.PARKED, candidate("b.jpg"))
+        added = await job_in(journal, State.ADDED, candidate("c.jpg"))
+        asking = await claim(journal, candidate("d.jpg"))
+        assert await journal.find_equal(asking, BYTES) == added
+
+    async def test_the_lowest_number_goes_first(self, journal: Journal) -> None:
+        first = await claim(journal, candidate("a.jpg"))
+        second = await claim(journal, candidate("b.jpg"))
+        await journal.submit(stored(second))
+        waiting = await journal.submit(stored(first))
+        asking = await claim(journal, candidate("c.jpg"))
+        assert await journal.find_equal(asking, BYTES) == waiting
+
+    async def test_an_earlier_revision_with_the_same_bytes(self, journal: Journal) -> None:
+        first = await job_in(journal, State.ADDED)
+        touched = await claim(journal, candidate(stamp=OTHER_STAMP))
+        assert await journal.find_equal(touched, BYTES) == first
+
+    async def test_bytes_that_a_job_had_before_count_no_more(self, journal: Journal) -> None:
+        first = await job_in(journal, State.STORED, candidate("a.jpg"))
+        await journal.submit(Released(job_id=first.job_id))
+        await claim(journal, candidate("a.jpg", stamp=OTHER_STAMP))
+        await journal.submit(stored(first, fingerprint=OTHER_BYTES, url="https://cdn.example/new"))
+        asking = await claim(journal, candidate("b.jpg"))
+        assert await journal.find_equal(asking, BYTES) is None
+        assert await journal.find_equal(asking, OTHER_BYTES) is not None
+
+    async def test_it_sees_what_was_submitted_before(self, journal: Journal) -> None:
+        first = await claim(journal, candidate("a.jpg"))
+        second = await claim(journal, candidate("b.jpg"))
+        wait = journal.submit(stored(first))
+        assert await journal.find_equal(second, BYTES) == await wait
+
+
+class TestResume:
+    async def test_pages_of_pending_jobs_by_number(self, journal: Journal) -> None:
+        records = [await job_in(journal, State.PENDING, candidate(f"{number}.jpg")) for number in range(5)]
+        await job_in(journal, State.ADDED, candidate("added.jpg"))
+        await job_in(journal, State.CLAIMED, candidate("claimed.jpg"))
+        seen: list[Record] = []
+        after = JobId(0)
+        while page := await journal.resume(NEXT_RUN, after=after, limit=2):
+            assert len(page) <= 2
+            seen += page
+            after = page[-1].job_id
+        assert seen == [replace(record, state=State.CLAIMED, run_id=NEXT_RUN) for record in records]
+        assert list(await journal.resume(NEXT_RUN, after=JobId(0), limit=2)) == []
+
+    async def test_a_page_begins_after_the_number(self, journal: Journal) -> None:
+        records = [await job_in(journal, State.PENDING, candidate(f"{number}.jpg")) for number in range(3)]
+        page = await journal.resume(RUN, after=records[0].job_id, limit=10)
+        assert [record.job_id for record in page] == [record.job_id for record in records[1:]]
+        (left,) = await journal.resume(RUN, after=JobId(0), limit=10)
+        assert left.job_id == records[0].job_id
+
+
+class TestEndAndBegin:
+    async def test_the_first_run_finds_nothing(self, store: Store) -> None:
+        async with store.open() as journal:
+            opening = await begin(journal)
+        assert (list(opening.parked), list(opening.audits), opening.key_id, list(opening.packs)) == ([], [], None, [])
+
+    async def test_the_key_of_the_last_run_that_added(self, store: Store) -> None:
+        async with store.open() as journal:
+            await begin(journal, key_id="key-1")
+            await job_in(journal, State.ADDED)
+            await journal.end(RUN, summary())
+        async with store.open() as journal:
+            assert (await begin(journal, NEXT_RUN, key_id="key-2")).key_id == "key-1"
+            await journal.end(NEXT_RUN, summary())
+        async with store.open() as journal:
+            # The second key added nothing: nothing says that it sees the packs.
+            assert (await begin(journal, RunId("run-3"), key_id="key-2")).key_id == "key-1"
+
+    async def test_the_packs_it_added_to_latest_first_and_ten_at_most(self, journal: Journal) -> None:
+        for number in range(12):
+            await job_in(journal, State.ADDED, candidate(f"{number}.jpg", pack_id=PackId(f"pack-{number}")))
+        await job_in(journal, State.ADDED, candidate("again.jpg", pack_id=PackId("pack-5")))
+        await job_in(journal, State.REJECTED, candidate("not.jpg", pack_id=PackId("pack-rejected")))
+        opening = await begin(journal, NEXT_RUN)
+        assert list(opening.packs) == [f"pack-{n}" for n in (5, 11, 10, 9, 8, 7, 6, 4, 3, 2)]
+
+    async def test_end_puts_claims_back_and_counts_no_death(self, store: Store) -> None:
+        async with store.open() as journal:
+            await begin(journal)
+            record = await claim(journal)
+            await journal.submit(base.Tested(job_id=record.job_id))
+            await journal.end(RUN, summary())
+            (back,) = await journal.resume(RUN, after=JobId(0), limit=10)
+        assert (back.job_id, back.deaths, back.is_alone) == (record.job_id, 0, False)
+
+    async def test_end_waits_for_all_that_was_submitted(self, store: Store) -> None:
+        async with store.open() as journal:
+            await begin(journal)
+            records = [await claim(journal, candidate(f"{number}.jpg")) for number in range(50)]
+            waits = [journal.submit(changes_to(record, State.REJECTED)[0]) for record in records]
+            await journal.end(RUN, summary())
+            assert all(wait.done() for wait in waits)
+
+    async def test_end_leaves_a_stored_job_and_the_next_begin_parks_it(self, store: Store) -> None:
+        async with store.open() as journal:
+            await begin(journal)
+            record = await job_in(journal, State.STORED)
+            await journal.end(RUN, summary())
+            assert await admit(journal) == Joined(record=record)
+        async with store.open() as journal:
+            (parked,) = (await begin(journal, NEXT_RUN)).parked
+        assert parked == replace(record, state=State.PARKED, reason="process_died")
+
+    async def test_debts_stay_until_they_are_paid(self, store: Store) -> None:
+        async with store.open() as journal:
+            await begin(journal)
+            waiting = await job_in(journal, State.PARKED, candidate("parked.jpg"))
+            record = await job_in(journal, State.PARKED, candidate("audit.jpg"))
+            owing = await bring(journal, record, Resent(job_id=record.job_id), settled(record, Outcome.ADDED))
+            await journal.end(RUN, summary())
+        for run in ("run-2", "run-3"):
+            async with store.open() as journal:
+                opening = await begin(journal, RunId(run))
+                assert list(opening.parked) == [waiting]
+                assert list(opening.audits) == [owing]
+        async with store.open() as journal:
+            await begin(journal, RunId("run-4"))
+            await journal.submit(AuditClosed(job_id=owing.job_id))
+            await journal.submit(settled(waiting, Outcome.ADDED, was_found=True))
+            opening = await begin(journal, RunId("run-5"))
+            assert (list(opening.parked), list(opening.audits)) == ([], [])
+
+
+class TestAnUncleanEnd:
+    async def test_what_was_told_is_there_and_says_what_may_have_happened(self, store: Store) -> None:
+        async with store.open() as journal:
+            await begin(journal)
+            before = {state: await job_in(journal, state, candidate(f"{state}.jpg")) for state in State}
+            crashed = store.after_a_crash()
+            async with crashed.open() as after:
+                opening = await begin(after, NEXT_RUN, key_id="key-2")
+                assert opening.key_id == "key-1"
+                assert [(record.job_id, record.state) for record in opening.parked] == [
+                    (before[State.STORED].job_id, State.PARKED),
+                    (before[State.PARKED].job_id, State.PARKED),
+                ]
+                assert [record.reason for record in opening.parked] == ["process_died", "timeout"]
+                pending = await after.resume(NEXT_RUN, after=JobId(0), limit=10)
+                assert {record.job_id: record.deaths for record in pending} == {
+                    before[State.PENDING].job_id: 0,
+                    before[State.CLAIMED].job_id: 1,
+                }
+                known = await after.admit(
+                    NEXT_RUN, [candidate(f"{state}.jpg") for state in (State.ADDED, State.DUPLICATE, State.REJECTED)]
+                )
+                assert all(isinstance(admission, Known) for admission in known)
+
+    async def test_deaths_add_up_and_blame_nobody(self, store: Store) -> None:
+        record = None
+        for number in range(5):
+            async with store.open() as journal:
+                await begin(journal, RunId(f"run-{number}"))
+                record = await claim(journal)
+                assert (record.deaths, record.state) == (number, State.CLAIMED)
+                store = store.after_a_crash()
+
+    async def test_a_job_that_died_alone_is_quarantined(self, store: Store) -> None:
+        async with store.open() as journal:
+            await begin(journal)
+            alone = await claim(journal, candidate("alone.jpg"))
+            tested = await journal.submit(base.Tested(job_id=alone.job_id))
+            assert (tested.state, tested.is_alone) == (State.CLAIMED, True)
+            beside = await claim(journal, candidate("beside.jpg"))
+            store = store.after_a_crash()
+        async with store.open() as journal:
+            await begin(journal, NEXT_RUN)
+            admission = await admit(journal, candidate("alone.jpg"))
+            assert isinstance(admission, Known)
+            assert (admission.outcome, admission.record.reason) == (Outcome.FAILED, QUARANTINED)
+            assert admission.record.deaths == 1
+            again = await claim(journal, candidate("beside.jpg"))
+            assert (again.job_id, again.deaths) == (beside.job_id, 1)
+            # Other bytes under the name are innocent.
+            assert (await claim(journal, candidate("alone.jpg", stamp=OTHER_STAMP))).revision == 2
+
+    async def test_a_job_that_was_tested_and_released_is_not_blamed_later(self, store: Store) -> None:
+        async with store.open() as journal:
+            await begin(journal)
+            record = await claim(journal)
+            await bring(journal, record, base.Tested(job_id=record.job_id), Released(job_id=record.job_id))
+            await claim(journal)
+            store = store.after_a_crash()
+        async with store.open() as journal:
+            await begin(journal, NEXT_RUN)
+            assert (await claim(journal)).deaths == 1
+
+    async def test_an_add_that_was_sent_twice_is_looked_up_and_audited(self, store: Store) -> None:
+        async with store.open() as journal:
+            await begin(journal)
+            record = await job_in(journal, State.PARKED)
+            await journal.submit(Resent(job_id=record.job_id))
+            store = store.after_a_crash()
+        async with store.open() as journal:
+            opening = await begin(journal, NEXT_RUN)
+            (parked,) = opening.parked
+            assert list(opening.audits) == [parked]
+            assert (parked.adds_sent, parked.audit_is_open, parked.url) == (2, True, record.url)

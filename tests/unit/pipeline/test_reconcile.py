@@ -1,0 +1,293 @@
+"""Lookups and audits: what is owed for adds whose effect is unknown."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+from dataclasses import replace
+
+import anyio
+import pytest
+from pipeline_model import (
+    FLOW,
+    Late,
+    ListSource,
+    Stall,
+    named,
+    page,
+    picture,
+    pictures,
+    refused,
+    silence,
+    until,
+)
+
+from ingest.journal.base import AuditClosed
+from ingest.model import Operation
+from ingest.policy.lifecycle import State
+
+ADD, READ, DELETE = Operation.ADD_IMAGE, Operation.GET_PACK, Operation.DELETE_IMAGE
+
+
+def urls(model) -> list[str]:
+    return model.packs["pack-1"].urls
+
+
+async def parked(system, paths, *, effect: bool = False) -> None:
+    """Leave these jobs parked by a run that ends at once."""
+    system.model.always(ADD, page(200, effect=effect))
+    async with (
+        system.assembled(flow=replace(FLOW, settle_delay_s=3600.0)) as pipeline,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(pipeline.run, [ListSource(named(*paths))])
+        await until(lambda: pipeline.snapshot().parked == len(paths))
+        system.stop.signalled(signal.SIGTERM)
+    system.model.always(ADD, None)
+
+
+async def test_one_read_resolves_all_that_are_due(system, model, tmp_path):
+    await parked(system, pictures(tmp_path, 500), effect=True)
+    reads = model.count(READ)
+    summary = await system.run()
+    assert (summary.added, summary.exit_code) == (500, 0)
+    assert model.count(READ) == reads + 1
+    assert len(urls(model)) == len(set(urls(model))) == 500
+
+
+async def test_thousands_that_are_absent_are_added_once(system, model, tmp_path):
+    paths = pictures(tmp_path, 2000)
+    await parked(system, paths)
+    summary = await system.run(ListSource(named(*paths)))
+    assert summary.added + summary.duplicate == 2000  # what was found before its source named it is a duplicate
+    assert len(urls(model)) == len(set(urls(model))) == 2000
+    assert not any(record.audit_is_open for record in system.journal.records())
+
+
+async def test_it_is_added_again_only_after_a_read_that_began_a_settle_delay_later(system, model, tmp_path):
+    model.next(ADD, silence())
+    await system.run(ListSource(named(*pictures(tmp_path, 1))))
+    first, again = (nth for nth, operation in enumerate(model.log) if operation is ADD)
+    assert READ in model.log[first:again]
+
+
+async def test_an_early_read_that_finds_nothing_tells_nothing(system, model, tmp_path):
+    """Two jobs, one due long before the other: the read for the first must not have the second added again."""
+    paths = pictures(tmp_path, 2)
+    late = Late()
+    model.next(ADD, silence(), late)
+    model.next(READ, None, None)
+    flow = replace(FLOW, settle_delay_s=0.4, concurrency=1)
+    async with system.assembled(flow=flow) as pipeline, anyio.create_task_group() as tasks:
+        tasks.start_soon(pipeline.run, [ListSource(named(*paths))])
+        await until(lambda: pipeline.snapshot().parked == 2)
+        late.land()
+    assert sorted(model.adds.values()) == [1, 2]
+    assert len(urls(model)) == len(set(urls(model))) == 2
+
+
+async def test_reads_of_a_pack_lie_ten_times_their_duration_apart(system, model, tmp_path):
+    model.read_takes_s = 0.02
+    model.always(ADD, silence())
+    flow = replace(FLOW, settle_delay_s=0.001, max_attempts=3)
+    async with system.assembled(flow=flow) as pipeline, anyio.create_task_group() as tasks:
+        tasks.start_soon(pipeline.run, [ListSource(named(*pictures(tmp_path, 5)))])
+        await until(lambda: len(model.reads) >= 5)
+        system.stop.signalled(signal.SIGTERM)
+    gaps = [then[0] - before[1] for before, then in itertools.pairwise(model.reads[1:])]  # the first found the pack
+    assert min(gaps) >= 10 * model.read_takes_s
+
+
+@pytest.mark.parametrize("step", [refused(500), page(502), silence(), refused(429, retry_after="0"), page(200)])
+async def test_a_read_that_fails_is_made_again(system, model, tmp_path, step):
+    await parked(system, pictures(tmp_path, 3), effect=True)
+    model.next(READ, step, step)
+    assert (await system.run()).added == 3
+    assert len(urls(model)) == 3
+
+
+# Audits.
+
+
+async def test_an_effect_that_lands_after_the_second_add_is_taken_back(system, model, tmp_path):
+    late = Late()
+
+    async def again(_call, do):
+        answer = do()
+        late.land()
+        return answer
+
+    model.next(ADD, late, again)
+    summary = await system.run(ListSource(named(*pictures(tmp_path, 1))))
+    assert (summary.added, summary.exit_code) == (1, 0)
+    assert len(urls(model)) == 1
+    assert model.count(DELETE) == 1
+
+
+@pytest.mark.parametrize("copies", [1, 2, 3, 5])
+async def test_no_more_is_deleted_than_was_sent_beyond_the_first_in_pack_order(system, model, tmp_path, copies):
+    """Others may have put copies of the url there as well: they are not ours to take."""
+    pack = model.packs["pack-1"]
+    pack.images.append(("foreign", "http://elsewhere.test/1"))
+
+    async def many(_call, do):
+        for _ in range(copies):
+            answer = do()
+        return answer
+
+    model.next(ADD, silence(), many)
+    await system.run(ListSource(named(*pictures(tmp_path, 1))))
+    assert model.count(DELETE) == min(copies - 1, 1)
+    assert [image_id for image_id, _ in pack.images][:2] == ["foreign", "image-2"]
+    assert len(pack.images) == 1 + max(1, copies - 1)
+
+
+async def test_each_add_that_was_sent_allows_one_deletion(system, model, tmp_path):
+    late = Late()
+
+    async def all_at_once(_call, do):
+        answer = do()
+        late.land()
+        return answer
+
+    model.next(ADD, late, late, late, all_at_once)
+    await system.run(ListSource(named(*pictures(tmp_path, 1))), flow=replace(FLOW, max_attempts=9))
+    assert len(urls(model)) == 1
+    assert model.count(DELETE) == 3
+
+
+@pytest.mark.parametrize(
+    ("step", "deletes"),
+    [
+        (refused(404, "image_not_found", effect=True), 1),
+        (refused(500, effect=True), 1),
+        (refused(500), 2),
+        (silence(effect=True), 1),
+        (silence(), 2),
+        (refused(429, retry_after="0"), 2),
+    ],
+)
+async def test_a_delete_that_fails_is_looked_into_by_another_read(system, model, tmp_path, step, deletes):
+    async def twice(_call, do):
+        do()
+        return do()
+
+    model.next(ADD, silence(), twice)
+    model.next(DELETE, step)
+    await system.run(ListSource(named(*pictures(tmp_path, 1))))
+    assert len(urls(model)) == 1
+    assert model.count(DELETE) == deletes
+    assert not system.journal.records()[0].audit_is_open
+
+
+async def test_an_audit_survives_the_process(system, model, tmp_path):
+    late = Late()
+    model.next(ADD, late, None)
+    async with system.assembled() as pipeline, anyio.create_task_group() as tasks:
+        tasks.start_soon(pipeline.run, [ListSource(named(*pictures(tmp_path, 1)))])
+        await until(lambda: bool(system.settled))
+        system.stop.signalled(signal.SIGTERM)
+    assert system.journal.records()[0].audit_is_open
+    late.land()
+    assert len(urls(model)) == 2
+    assert (await system.run()).exit_code == 0
+    assert len(urls(model)) == 1
+    assert not system.journal.records()[0].audit_is_open
+
+
+async def test_a_run_ends_only_when_its_audits_are_durable(system, model, tmp_path):
+    durable = system.journal.hold(AuditClosed)
+    model.next(ADD, silence())
+    async with system.assembled() as pipeline, anyio.create_task_group() as tasks:
+        done = []
+
+        async def run() -> None:
+            done.append(await pipeline.run([ListSource(named(*pictures(tmp_path, 1)))]))
+
+        tasks.start_soon(run)
+        await until(lambda: "AuditClosed" in system.journal.kinds())
+        assert not done
+        durable.set()
+
+
+async def test_where_the_server_names_another_url_both_are_looked_for(system, model, tmp_path):
+    """The first effect lands under the server's own url, which only the second answer tells."""
+    model.normalised = lambda url: f"{url}?v=1"
+    model.next(ADD, silence(effect=True))
+    summary = await system.run(ListSource(named(*pictures(tmp_path, 1))))
+    assert summary.added == 1
+    assert len(urls(model)) == 1
+    assert system.journal.records()[0].answered_url == urls(model)[0]
+
+
+async def test_a_read_that_goes_on_while_a_second_add_ends_closes_no_audit(system, model, tmp_path):
+    """The audit of the first job must not close by a read that began before its second add had ended."""
+    first, second = pictures(tmp_path, 2)
+    late, slow = Late(), Stall()
+
+    model.next(ADD, late, silence(effect=True), slow)
+    async with system.assembled(flow=replace(FLOW, concurrency=2)) as pipeline, anyio.create_task_group() as tasks:
+        tasks.start_soon(pipeline.run, [ListSource(named(first, second))])
+        await slow.came.wait()  # the second add of the first job is under way
+        reads = len(model.reads)
+        late.land()
+        await pipeline._reconciler._read("pack-1", pipeline._reconciler._debts["pack-1"])
+        assert len(model.reads) > reads
+        slow.go.set()
+    assert len(urls(model)) == len(set(urls(model))) == 2
+
+
+# Packs out of sight.
+
+
+async def test_parked_jobs_of_a_pack_that_is_gone_are_rejected(system, model, tmp_path):
+    paths = pictures(tmp_path, 5)
+    await parked(system, paths, effect=True)
+    del model.packs["pack-1"]
+    summary = await system.run()
+    assert (summary.rejected, summary.exit_code) == (5, 1)
+    assert {settlement.reason for settlement in system.settled} == {"pack_gone"}
+
+
+async def test_debts_that_no_source_named_are_left_alone_where_their_pack_is_out_of_sight(system, model, tmp_path):
+    await parked(system, pictures(tmp_path, 5))
+    del model.packs["pack-1"]
+    model.add_pack("Second")
+    (tmp_path / "new").mkdir()
+    new = pictures(tmp_path / "new", 2, start=100)
+    summary = await system.run(ListSource(named(*new)))
+    assert (summary.discovered, summary.added, summary.exit_code) == (2, 2, 0)
+    states = [record.state for record in system.journal.records()]
+    assert states == [State.PARKED] * 5 + [State.ADDED] * 2
+
+
+async def test_who_waits_for_a_job_that_is_left_alone_has_an_outcome(system, model, tmp_path):
+    await parked(system, pictures(tmp_path, 1))
+    (tmp_path / "new").mkdir()
+    (twin,) = pictures(tmp_path / "new", 1)
+    async with system.assembled() as pipeline, anyio.create_task_group() as tasks:
+        model.next(READ, None)  # for finding the pack
+        model.next(READ, read := Stall())
+        tasks.start_soon(pipeline.run, [ListSource(named(twin))])
+        await read.came.wait()
+        await until(lambda: bool(pipeline._twins._shelves))
+        model.packs["pack-1"].is_ours = False
+        read.go.set()
+    assert [record.state for record in system.journal.records()] == [State.PARKED, State.REJECTED]
+
+
+async def test_a_stop_leaves_parked_jobs_and_audits_to_the_next_run(system, model, tmp_path):
+    paths = pictures(tmp_path, 8)
+    model.always(ADD, silence(effect=True))
+    flow = replace(FLOW, settle_delay_s=3600.0)
+    async with system.assembled(flow=flow) as pipeline, anyio.create_task_group() as tasks:
+        source = ListSource(named(*paths))
+        tasks.start_soon(pipeline.run, [source])
+        await until(lambda: pipeline.snapshot().parked == 8)
+        model.always(READ, page(502))
+        system.stop.signalled(signal.SIGINT)
+    assert [delivery.told for delivery in source.deliveries] == [["released"]] * 8
+    assert {record.state for record in system.journal.records()} == {State.PARKED}
+    model.always(READ, None)
+    assert (await system.run(ListSource(named(*paths)))).added == 8
+    assert sorted(model.objects[url] for url in urls(model)) == sorted(picture(number) for number in range(8))
