@@ -183,7 +183,14 @@ def _pipeline(
     client, retrying, traffic = connection.client, connection.retrying, connection.transport.traffic
     workers = Workers(settings.flow.concurrency, stop)
     tally, open_jobs, twins = Tally(metrics), OpenJobs(settings.run.max_open_jobs), Twins()
-    packs = Packs(client, retrying, connection.guard, settle_delay_s=settings.flow.settle_delay_s, sleep=stop.sleep)
+    packs = Packs(
+        client,
+        retrying,
+        connection.guard,
+        connection.credentials,
+        settle_delay_s=settings.flow.settle_delay_s,
+        sleep=stop.sleep,
+    )
     settler = Settler(
         journal,
         open_jobs,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from ingest.api.transport import Answer, Call, NoAnswer
 
-__all__ = ["check_put", "decode", "failed", "retry_after_s", "unanswered", "unreadable"]
+__all__ = ["check_put", "decode", "failed", "is_foreign", "retry_after_s", "unanswered", "unreadable"]
 
 T = TypeVar("T")
 
@@ -238,6 +238,19 @@ def _redirected(call: Call, answer: Answer) -> RequestError:
         return unreadable(call, answer, f"{where}, which is not followed", "Reserve a new upload.")
     hint = "Correct GENVIRAL_BASE_URL: redirects are not followed, for they would take the key along."
     return unreadable(call, answer, where, hint)
+
+
+def is_foreign(call: Call, answer: Answer) -> bool:
+    """Whether somebody else answered in the API's or the storage's place: a redirect, or a page where none belongs.
+
+    A look at the first byte, for whoever judges the lane; what the answer means is `decode`'s.
+    """
+    if 300 <= answer.status < 400:
+        return True
+    if call.operation.lane is Lane.STORAGE:
+        return _is_html(answer)
+    is_streamed = call.sink is not None and answer.status == 200
+    return not is_streamed and answer.body.lstrip()[:1] != b"{"
 
 
 def _is_html(answer: Answer) -> bool:

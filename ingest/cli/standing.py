@@ -94,12 +94,14 @@ def summary_lines(summary: Summary) -> list[str]:
     parts = [f"{summary.added} added", skipped, f"{summary.rejected} rejected", f"{summary.failed} failed"]
     if summary.pending:
         parts.append(f"{summary.pending} pending")
-    traffic = f"{amount(summary.bytes_uploaded)} in {span(summary.duration_s)}; {summary.requests} requests"
+    requests = "1 request" if summary.requests == 1 else f"{summary.requests} requests"
+    traffic = f"{amount(summary.bytes_uploaded)} in {span(summary.duration_s)}; {requests}"
     notes = [
         f"{count} {what}" for count, what in ((summary.retries, "retried"), (summary.throttled, "throttled")) if count
     ]
+    images = "1 image" if summary.discovered == 1 else f"{summary.discovered} images"
     return [
-        f"{summary.discovered} images: {', '.join(parts)}",
+        f"{images}: {', '.join(parts)}",
         f"{traffic} ({', '.join(notes)})" if notes else traffic,
     ]
 

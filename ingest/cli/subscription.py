@@ -45,8 +45,12 @@ def subscription(
         ("billed", plan and plan.billing_interval),
         ("period ends", plan and plan.current_period_end),
         ("paused until", plan and plan.paused_until),
-        ("credits left", left and left.remaining),
-        ("credits used", left and left.used_this_period),
+        ("credits left", left and _credits(left.remaining)),
+        ("credits used", left and _credits(left.used_this_period)),
         ("credits again", left and left.reset_at),
     ]
     output.table(("WHAT", "VALUE"), [(name, value) for name, value in rows if value is not None])
+
+
+def _credits(amount: float | None) -> str | None:
+    return None if amount is None else f"{amount:,.10g}"

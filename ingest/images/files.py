@@ -72,7 +72,9 @@ class StreamedFile:
         with translated(self.path):
             # Buffered, although the chunks are longer than the buffer: its lock lets a cancelled read end before the
             # descriptor is closed.
-            file = await aiofiles.open(self.path, "rb", opener=open_regular)
+            # Shielded, for a file that is opened as the wait for it is cancelled would belong to nobody.
+            with anyio.CancelScope(shield=True):
+                file = await aiofiles.open(self.path, "rb", opener=open_regular)
             try:
                 self._confirm(file.fileno())
                 digest = blake3()

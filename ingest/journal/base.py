@@ -122,9 +122,10 @@ class Inspection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tested:
-    """The job is about to run alone; durable before it does, so that dying there tells."""
+    """The job is about to run alone (or waits, and no more does); durable before it does, so that dying there tells."""
 
     job_id: JobId
+    is_alone: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from ingest.policy.lifecycle import State
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["COLUMNS", "IS_UNSETTLED", "encoded", "insert", "record_of", "update"]
+__all__ = ["COLUMNS", "IS_NOT_ADDED", "IS_SETTLED", "IS_UNSETTLED", "encoded", "insert", "record_of", "update"]
 
 _IDENTITY: Final = ("job_id", "pack_id", "key", "revision", "admitted_at")
 """What never changes of a job; leaving it out of an update spares the indexes that it is in."""
@@ -32,7 +32,10 @@ COLUMNS: Final = ", ".join(_NAMES)
 """The columns of `jobs` that `record_of` reads, in their order."""
 
 IS_UNSETTLED: Final = "state IN ('pending', 'claimed', 'stored', 'parked')"
-"""The condition of the index `jobs_unsettled`, to the letter: SQLite uses it only where a query says the same."""
+IS_SETTLED: Final = "state IN ('added', 'duplicate', 'rejected', 'failed')"
+IS_NOT_ADDED: Final = "state IN ('rejected', 'failed')"
+"""The conditions of the indexes `jobs_unsettled`, `jobs_settled` and `jobs_not_added`, to the letter: SQLite uses a
+partial index only where a query says the same (https://www.sqlite.org/partialindex.html)."""
 
 _INSERT: Final = f"INSERT INTO jobs (target_id, {', '.join(_NAMES[1:])}) VALUES (?{', ?' * (len(_NAMES) - 1)})"  # noqa: S608
 

@@ -17,7 +17,7 @@ from ingest.journal.base import Claimed, Opening
 from ingest.journal.commit import GroupCommit
 from ingest.journal.database import connect
 from ingest.journal.lock import make_directory, writer_lock
-from ingest.journal.rows import COLUMNS, IS_UNSETTLED, encoded, insert, record_of, update
+from ingest.journal.rows import COLUMNS, IS_SETTLED, IS_UNSETTLED, encoded, insert, record_of, update
 from ingest.model import PackId, RunId
 from ingest.policy.lifecycle import State
 
@@ -49,6 +49,10 @@ _PENDING: Final = (
 _IN_STATE: Final = (
     f"SELECT {COLUMNS} FROM jobs WHERE {IS_UNSETTLED} AND target_id = ? AND state = ? "  # noqa: S608
     "ORDER BY job_id"
+)
+_PACKS: Final = (
+    f"SELECT pack_id FROM jobs WHERE {IS_SETTLED} AND state = 'added' AND target_id = ? "  # noqa: S608
+    "GROUP BY pack_id ORDER BY max(job_id) DESC LIMIT 10"
 )
 _KEY_PROVEN: Final = "UPDATE targets SET key_id = ? WHERE target_id = ? AND key_id IS NOT ?"
 _AUDITS: Final = f"SELECT {COLUMNS} FROM jobs WHERE target_id = ? AND audit_is_open = 1 ORDER BY job_id"  # noqa: S608
@@ -92,11 +96,7 @@ class SqliteJournal:
                 "INSERT INTO runs (run_id, target_id, started_at, pid) VALUES (?, ?, ?, ?)",
                 [run_id, self._target_id, time.time(), pid],
             )
-            packs = connection.execute(
-                "SELECT pack_id FROM jobs WHERE target_id = ? AND state = 'added' "
-                "GROUP BY pack_id ORDER BY max(job_id) DESC LIMIT 10",
-                [self._target_id],
-            )
+            packs = connection.execute(_PACKS, [self._target_id])
             return Opening(
                 parked=self._select(connection, _IN_STATE, self._target_id, State.PARKED.value),
                 audits=self._select(connection, _AUDITS, self._target_id),

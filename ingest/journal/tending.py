@@ -17,7 +17,7 @@ from ingest.journal import rules
 from ingest.journal.base import PackRecord, RunRecord, Selection
 from ingest.journal.database import connect, connect_readonly, translated
 from ingest.journal.lock import writer_lock
-from ingest.journal.rows import COLUMNS, record_of, update
+from ingest.journal.rows import COLUMNS, IS_NOT_ADDED, IS_SETTLED, IS_UNSETTLED, record_of, update
 from ingest.model import JobId, PackId, RunId, Summary
 from ingest.policy.lifecycle import State
 
@@ -56,10 +56,13 @@ class SqliteReader:
         """See `JournalReader.packs`."""
         where, parameters = _where(self._target, Selection())
         states: dict[PackId, dict[State, int]] = {}
-        for pack_id, state, count in self._connection.execute(
-            f"SELECT pack_id, state, count(*) FROM jobs WHERE {where} GROUP BY pack_id, state",  # noqa: S608
-            parameters,
-        ):
+        # An index for each part; in one statement, so that a job which is settled meanwhile is counted once.
+        statement = " UNION ALL ".join(
+            f"SELECT pack_id, state, count(*) FROM jobs INDEXED BY {index} "  # noqa: S608
+            f"WHERE {where} AND {part} GROUP BY pack_id, state"
+            for index, part in (("jobs_settled", IS_SETTLED), ("jobs_unsettled", IS_UNSETTLED))
+        )
+        for pack_id, state, count in self._connection.execute(statement, parameters * 2):
             states.setdefault(PackId(pack_id), {})[State(state)] = count
         return [PackRecord(pack_id=pack_id, states=counts) for pack_id, counts in states.items()]
 
@@ -167,8 +170,11 @@ def _where(target: Target | None, selection: Selection) -> tuple[str, list[str]]
         clauses.append("target_id = (SELECT target_id FROM targets WHERE base_url = ?)")
         parameters.append(target)
     if selection.states is not None:
-        # Spelled out, not bound: SQLite matches a partial index only against constants.
         clauses.append(f"state IN ({', '.join(repr(state.value) for state in sorted(selection.states))})")
+        if selection.states <= UNSENT | SENT:
+            clauses.append(IS_UNSETTLED)
+        elif selection.states <= RETRIED:
+            clauses.append(IS_NOT_ADDED)
     if selection.reason is not None:
         clauses.append("reason = ?")
         parameters.append(selection.reason)

@@ -197,6 +197,9 @@ class Deliver:
             return True
         if not self._twins.claim(work, seen.fingerprint):
             self._twins.shelve(work, seen.fingerprint)
+            if work.record.is_alone:
+                # What kills the process from here on is none of its doing.
+                work.record = await self._journal.submit(Tested(job_id=work.record.job_id, is_alone=False))
             return False
         equal = await self._journal.find_equal(work.record, seen.fingerprint)
         if equal is None:

@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ingest.api.answers import retry_after_s
+from ingest.api.answers import is_foreign, retry_after_s
 from ingest.api.transport import NoAnswer
 from ingest.model import Lane
 from ingest.policy.breaker import Breaker
@@ -88,8 +88,13 @@ class Gate:
         finally:
             self._recorder.lane_wait(self.lane, time.monotonic() - asked)
 
-    def leave(self, end: Answer | NoAnswer | None, *, retry_after_s: float | None = None) -> None:
-        """Give the place back with what came of it; None for a request that was cancelled."""
+    def leave(
+        self, end: Answer | NoAnswer | None, *, retry_after_s: float | None = None, is_foreign: bool = False
+    ) -> None:
+        """Give the place back with what came of it; None for a request that was cancelled.
+
+        `is_foreign`: somebody else answered in the server's place, which says as little of it as silence.
+        """
         now = time.monotonic()
         match end:
             case None:
@@ -101,8 +106,8 @@ class Gate:
                 pause_s = self.pacer.refused(now, retry_after_s=retry_after_s, jitter=random.random())  # noqa: S311
                 self._recorder.lane_paused(self.lane, "throttled" if retry_after_s is None else "retry_after", pause_s)
                 self.breaker.answered()
-            case _ if end.status >= 500:
-                self.last_failure = f"HTTP {end.status}"
+            case _ if end.status >= 500 or is_foreign:
+                self.last_failure = f"HTTP {end.status}" + (", and not from the API" if is_foreign else "")
                 self.breaker.failed(now, jitter=random.random())  # noqa: S311
             case _:
                 self.pacer.accepted(now)
@@ -183,7 +188,7 @@ class GatedTransport:
             self._told(call, gate, end, time.monotonic() - started)
 
     def _told(self, call: Call, gate: Gate, end: Answer | NoAnswer | None, duration_s: float) -> None:
-        retry_after: float | None = None
+        retry_after, foreign = None, False
         match end:
             case None:
                 pass
@@ -192,8 +197,9 @@ class GatedTransport:
             case _:
                 self._recorder.request(call.operation, str(end.status), duration_s)
                 retry_after = retry_after_s(end.headers, time.time())
+                foreign = is_foreign(call, end)
                 if end.status == 429:
                     self.traffic.throttled += 1
                 elif end.status in REFUSED_KEY and gate.lane is Lane.API:
                     gate.hold()  # before the place is given to another: it would be refused as well
-        gate.leave(end, retry_after_s=retry_after)
+        gate.leave(end, retry_after_s=retry_after, is_foreign=foreign)

@@ -72,25 +72,26 @@ class Guard:
             try:
                 await self._probe()
             except Fatal as second:
-                self._convict(second)
+                self.convict(second)
                 raise
             except RequestError as unclear:
                 log.warning("refusal.unconfirmed", reason=error.reason, error=str(unclear))
-            self._answers += 1
-            self._gate.release()
+            finally:
+                if self._verdict is None:
+                    self._answers += 1
+                    self._gate.release()
 
     def convict(self, error: Fatal) -> None:
-        """The refusal is certain without asking: nothing is sent any more."""
-        self._convict(error)
-
-    def dismiss(self) -> None:
-        """It was no word of the API: let requests pass again, unless another refusal is being asked about."""
-        if self._verdict is None and not self._asking.locked():
-            self._gate.release()
-
-    def _convict(self, error: Fatal) -> None:
+        """The refusal is certain: nothing is sent any more."""
+        if self._verdict is not None:
+            return
         self._verdict = error
         self._gate.shut(error)
         self._recorder.fatal(error.reason)
         log.error("key.refused", reason=error.reason, status=error.status)
         self._on_fatal(refusal(error))
+
+    def dismiss(self) -> None:
+        """It was no word of the API: let requests pass again, unless another refusal is being asked about."""
+        if self._verdict is None and not self._asking.locked():
+            self._gate.release()

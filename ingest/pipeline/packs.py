@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from ingest.api.client import PacksClient
+    from ingest.api.credentials import Credentials
     from ingest.api.messages import PackSummary
     from ingest.pipeline.guard import Guard
     from ingest.pipeline.retry import Retrying
@@ -50,13 +51,14 @@ class ResolvedPack:
 
 
 class Packs:
-    """One run's view of the packs. `filled` are those that the journal added to under another key, if that was so."""
+    """One run's view of the packs, which is the view of the key that it has at the moment."""
 
     def __init__(
         self,
         client: PacksClient,
         retrying: Retrying,
         guard: Guard,
+        credentials: Credentials,
         *,
         settle_delay_s: float,
         sleep: Callable[[float], Awaitable[None]],
@@ -66,14 +68,15 @@ class Packs:
         self._guard = guard
         self._settle_delay_s = settle_delay_s
         self._sleep = sleep
-        self._filled_under_another_key: Sequence[PackId] = ()
+        self._credentials = credentials
+        self._filled: dict[PackId, str | None] = {}  # with the key that is known to see them
         self._resolved: dict[str, ResolvedPack] = {}
         self._gone: set[PackId] = set()
         self._asking = anyio.Lock()
 
-    def key_has_changed(self, filled: Sequence[PackId]) -> None:
-        """The last run used another key, and the journal filled these packs."""
-        self._filled_under_another_key = filled
+    def remember(self, filled: Sequence[PackId], *, key_id: str | None) -> None:
+        """The journal filled these packs with that key."""
+        self._filled.update(dict.fromkeys(filled, key_id))
 
     async def resolve(self, named: str, *, create: bool) -> ResolvedPack:
         """The pack of that id or exact name, within scope.
@@ -84,6 +87,7 @@ class Packs:
         async with self._asking:
             if (known := self._resolved.get(named)) is None:
                 known = self._resolved[named] = await self._resolve(named, create=create)
+                self._filled[known.pack_id] = self._credentials.public_id
                 log.info("pack.resolved", pack_id=known.pack_id, name=known.name, images=known.image_count)
             return known
 
@@ -175,10 +179,12 @@ class Packs:
         )
 
     async def _refuse_wrong_scope(self) -> None:
-        for pack_id in self._filled_under_another_key:
+        key_id = self._credentials.public_id
+        under_another_key = [pack_id for pack_id, seen_by in self._filled.items() if seen_by not in {None, key_id}]
+        for pack_id in under_another_key:
             if await self._in_scope(pack_id) is not None:
                 return
-        if self._filled_under_another_key:
+        if under_another_key:
             error = Fatal(
                 "This key sees none of the packs that this journal filled: it belongs to another workspace or person.",
                 operation=Operation.GET_PACK,

@@ -94,10 +94,16 @@ class Retrying:
         A `Fatal` comes out only after a second request has confirmed it.
         """
         failures = 0
+        was_refused = False
         while True:
             try:
                 return await call()
             except Fatal as error:
+                if was_refused:
+                    # Whatever else the key may do, it may not do this: the second request that confirms is this one.
+                    self._guard.convict(error)
+                    raise
+                was_refused = True
                 await self._guard.confirm(error)
                 # The key is taken after all: what was refused is one more failure of this request.
                 failure = Retryable(

@@ -94,17 +94,19 @@ class Pipeline:
     async def run(self, sources: Sequence[Source]) -> Summary:
         """Drain `sources`, or without any continue what the journal has pending; then end.
 
-        Every `StopError` ends in the summary. Anything else is a bug and comes out, after the journal was closed as
-        well as it can be.
+        Every `StopError` ends in the summary. Any other error is a bug and comes out, after the journal was closed as
+        well as it can be. A cancellation is like pulling the plug: the next run finds out what it left.
         """
         opening = await self._journal.begin(self.run_id, key_id=self._credentials.public_id, pid=os.getpid())
         try:
             await self._run(sources, opening)
-        except BaseException as problem:
+        except Exception as problem:
             if (reason := _stop_error(problem)) is None:
                 await self._close(BUG)
                 raise
             self.stop.because(reason)
+        finally:
+            self._workers.close()
         return await self._close(self._account.exit_code(sources, allow_empty=self._settings.run.allow_empty))
 
     def snapshot(self) -> Snapshot:
@@ -140,8 +142,7 @@ class Pipeline:
 
     def _take_over(self, opening: Opening) -> None:
         """The debts of earlier runs become this one's."""
-        if opening.key_id not in {None, self._credentials.public_id}:
-            self._packs.key_has_changed(opening.packs)
+        self._packs.remember(opening.packs, key_id=opening.key_id)
         for record in opening.parked:
             work = Work(record=record)
             self._open.open(work)
@@ -194,7 +195,6 @@ class Pipeline:
 
     async def _close(self, exit_code: int) -> Summary:
         self._account.phase = Phase.ENDED
-        self._workers.close()
         summary = self.summary(exit_code)
         with anyio.CancelScope(shield=True), anyio.move_on_after(FLUSH_TIMEOUT_S):
             for work in self._open:

@@ -126,8 +126,12 @@ class Settler:
         self._tell(record, outcome, work)
         self._on_settled(Settlement(record=record, outcome=outcome, reason=record.reason))
         for naming in work.namings:
-            await naming.delivery.acknowledge(outcome, record.reason)
-            self._deliveries.delivery(naming.source, "acknowledged")
+            try:
+                await naming.delivery.acknowledge(outcome, record.reason)
+            except Exception as error:  # a source's own fault: it may deliver again, which the journal then knows
+                log.warning("delivery.unacknowledged", job=record.job_id, source=naming.source, error=str(error))
+            else:
+                self._deliveries.delivery(naming.source, "acknowledged")
 
     @staticmethod
     def _tell(record: Record, outcome: Outcome, work: Work) -> None:

@@ -214,3 +214,13 @@ def test_nobody_reading_stdout_is_no_error(ingest: CommandLine, pictures: Callab
     with ingest.start("run", pictures(1), "--pack", "P", "--create-pack", "--json") as running:
         assert running.finish().code == 0
     os.close(writer)
+
+
+def test_a_rate_bounds_and_does_not_stall(ingest: CommandLine, sandbox: Served, pictures: Callable[..., Path]) -> None:
+    done = ingest("run", pictures(40), "--pack", "P", "--create-pack", "--rate", "100", "--json")
+
+    assert done.code == 0, done
+    assert done.json["added"] == 40
+    # One request may start at once; each later one of the API's lane is 10 ms after another.
+    api = sum(sum(answers.values()) for name, answers in sandbox.ledger()["requests"].items() if name != "put")
+    assert done.json["duration_s"] >= (api - 1) * 0.01 * 0.5

@@ -220,7 +220,7 @@ async def test_whatever_goes_wrong_each_image_is_added_once(world: World, kind: 
     assert world.ledger.faults
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 async def test_when_everything_goes_wrong_each_image_is_added_once(world: World, seed: int) -> None:
     digests = fill(world.folder, 60, copies=15)
     await world.faults(*EVERYTHING, seed=seed)
@@ -246,7 +246,7 @@ async def test_within_limits_each_image_is_added_once(world: World, limit: Any) 
     world.holds_exactly(digests)
 
 
-@pytest.mark.parametrize(("seed", "plugs"), [(0, 2), (1, 2), (2, 2), (3, 6), (4, 6)])
+@pytest.mark.parametrize(("seed", "plugs"), [(0, 2), (1, 2), (3, 6)])
 async def test_unplugged_again_and_again_each_image_is_added_once(
     world: World, seed: int, plugs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,7 +294,7 @@ async def test_unplugged_again_and_again_each_image_is_added_once(
     assert len({image.sha256 for image in pack.images}) == len(pack.images)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(1))
 async def test_stopped_again_and_again_each_image_is_added_once(world: World, seed: int) -> None:
     dice = random.Random(seed)
     digests = fill(world.folder, 60, copies=15)

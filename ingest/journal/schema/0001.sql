@@ -50,5 +50,6 @@ CREATE INDEX jobs_by_fingerprint ON jobs (target_id, pack_id, fingerprint) WHERE
 CREATE INDEX jobs_unsettled ON jobs (state, target_id, job_id) WHERE state IN ('pending', 'claimed', 'stored', 'parked');
 CREATE INDEX jobs_owing_audits ON jobs (target_id, job_id) WHERE audit_is_open = 1;
 CREATE INDEX jobs_not_added ON jobs (state, target_id, job_id) WHERE state IN ('rejected', 'failed');
--- What the journal added where, latest first.
-CREATE INDEX jobs_by_pack ON jobs (target_id, pack_id, state);
+-- What became of the jobs of each pack; an open job is not in it, so that it is written once a job.
+CREATE INDEX jobs_settled ON jobs (target_id, pack_id, state)
+    WHERE state IN ('added', 'duplicate', 'rejected', 'failed');

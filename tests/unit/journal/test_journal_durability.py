@@ -17,6 +17,7 @@ from ingest.model import JobId, RunId
 from ingest.policy.lifecycle import State
 
 if TYPE_CHECKING:
+    import sqlite3
     from pathlib import Path
 
 WRITER = """
@@ -84,7 +85,7 @@ async def test_a_process_that_only_opened_it_may_die_too(tmp_path: Path) -> None
         writer.wait()
     async with SqliteJournal.open(path, TARGET) as journal:
         opening = await journal.begin(RunId("run-2"), key_id="key-2", pid=2)
-    assert opening.key_id == "key-1"
+    assert (list(opening.parked), opening.key_id) == ([], None)
 
 
 async def test_a_full_disk_is_a_clean_end_and_room_mends_it(small_disk: Path) -> None:
@@ -150,6 +151,7 @@ async def test_targets_share_a_file_and_nothing_else(tmp_path: Path) -> None:
     other = type(TARGET)("https://other.example")
     async with SqliteJournal.open(path, TARGET) as journal:
         await journal.begin(RUN, key_id="key-1", pid=1)
+        await job_in(journal, State.ADDED, "added.jpg")
         first = await job_in(journal, State.STORED, "a.jpg")
     async with SqliteJournal.open(path, other) as journal:
         opening = await journal.begin(RunId("run-2"), key_id="key-2", pid=1)
@@ -174,3 +176,27 @@ async def test_an_end_without_end_loses_nothing_that_was_submitted(tmp_path: Pat
             raise LookupError
     with SqliteReader.open(path, TARGET) as reader:
         assert [record.state for record in reader.records(Selection())] == [State.STORED]
+
+
+async def test_no_statement_of_a_run_reads_the_whole_journal(tmp_path: Path) -> None:
+    statements: list[str] = []
+    async with SqliteJournal.open(tmp_path / "journal.db", TARGET) as journal:
+        await journal.begin(RUN, key_id="key-1", pid=1)
+        record = await job_in(journal, State.PENDING, "a.jpg")
+        await journal._commits.submit(lambda connection: connection.set_trace_callback(statements.append))
+        await journal.resume(RUN, after=JobId(0), limit=5)
+        await journal.find_equal(record, stored(record).inspection.fingerprint)
+        await job_in(journal, State.ADDED, "b.jpg")
+        await journal.begin(RunId("run-2"), key_id="key-1", pid=1)
+        await journal.end(RunId("run-2"), SUMMARY)
+        await journal._commits.submit(lambda connection: connection.set_trace_callback(None))
+
+        def plans(connection: sqlite3.Connection) -> dict[str, list[str]]:
+            read = [statement for statement in statements if statement.startswith("SELECT job_id")]
+            return {s: [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {s}")] for s in read}
+
+        found = await journal._commits.submit(plans)
+    assert len(found) > 6
+    narrow = ("PRIMARY KEY", "jobs_unsettled", "jobs_owing_audits", "jobs_by_fingerprint", "AND key=?")
+    for statement, plan in found.items():
+        assert all("TEMP B-TREE" in step or any(word in step for word in narrow) for step in plan), (statement, plan)

@@ -107,7 +107,7 @@ class TestOneRecord:
                 Settled(job_id=JobId(1), outcome=Outcome.FAILED),
                 lambda record: rules.claim(record, RUN),
                 rules.retry,
-                rules.recover,
+                lambda record: rules.recover(record, now=7.0),
             ]
         )
         others = st.sampled_from([rules.put_back]) | candidates().map(readmit)
@@ -135,7 +135,7 @@ class TestOneRecord:
             assert callable(step)
             assert before.state in {State.FAILED, State.REJECTED}
             assert (after.attempts, after.deaths, after.reason, after.settled_at) == (0, 0, None, None)
-        assert (after.settled_at is not None) == (after.state in OUTCOMES) or after.reason == QUARANTINED
+        assert (after.settled_at is not None) == (after.state in OUTCOMES)
         # What may have been sent stays so, but for the one add that surely was not.
         if after.adds_sent < before.adds_sent:
             assert isinstance(step, Released)
@@ -169,8 +169,9 @@ class TestOneRecord:
             key="/images/a.jpg", pack_id=PACK, locator=Locator("/images/a.jpg"), file_name="a.jpg", stamp=STAMP
         )
         record = rules.admit(None, candidate, run_id=RUN, now=1.0).record
-        record = rules.recover(replace(record, is_alone=True, deaths=3))
+        record = rules.recover(replace(record, is_alone=True, deaths=3), now=7.0)
         assert (record.state, record.reason, record.deaths) == (State.FAILED, QUARANTINED, 4)
+        assert record.settled_at == 7.0
         assert record.detail is not None
         assert "died 4 times" in record.detail
 
@@ -188,7 +189,7 @@ class TestOneRecord:
             run_id=RUN,
         )
         with pytest.raises(IllegalTransition):
-            rules.recover(record)
+            rules.recover(record, now=7.0)
 
 
 class TestTwoStores:

@@ -177,15 +177,27 @@ class TestReader:
     @pytest.mark.parametrize("target", [TARGET, None])
     @pytest.mark.parametrize("state", [State.PENDING, State.CLAIMED, State.STORED, State.PARKED, State.FAILED])
     def test_no_short_list_reads_the_whole_journal(self, path: Path, target: Target | None, state: State) -> None:
-        plans: list[str] = []
+        statements: list[str] = []
         with SqliteReader.open(path, target) as reader:
-            reader._connection.set_trace_callback(plans.append)
+            reader._connection.set_trace_callback(statements.append)
             list(reader.records(Selection(states=frozenset({state}))))
             reader.oldest_pending()
             reader._connection.set_trace_callback(None)
-            for statement in plans:
-                told = reader._connection.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()
-                assert not any("SCAN jobs" in row[3] and "USING" not in row[3] for row in told), told
+            for statement in statements:
+                plan = [row[3] for row in reader._connection.execute(f"EXPLAIN QUERY PLAN {statement}")]
+                assert any("jobs_unsettled" in step or "jobs_not_added" in step for step in plan), plan
+
+    @pytest.mark.parametrize("target", [TARGET, None])
+    def test_packs_are_counted_from_the_indexes(self, path: Path, target: Target | None) -> None:
+        statements: list[str] = []
+        with SqliteReader.open(path, target) as reader:
+            reader._connection.set_trace_callback(statements.append)
+            reader.packs()
+            reader._connection.set_trace_callback(None)
+            (statement,) = statements
+            plan = " ".join(row[3] for row in reader._connection.execute(f"EXPLAIN QUERY PLAN {statement}"))
+        assert "COVERING INDEX jobs_settled" in plan
+        assert "INDEX jobs_unsettled" in plan
 
 
 class TestRetry:
@@ -256,10 +268,15 @@ class TestRetry:
                 last = journal.submit(Settled(job_id=admission.record.job_id, outcome=Outcome.FAILED, reason="x"))
             await last
         with SqliteEditor.open(path, TARGET) as editor, SqliteReader.open(path, TARGET) as reader:
-            editor._connection.set_trace_callback(lambda _: seen.add(len(list(reader.records(failed)))))
-            failed, seen = Selection(states=frozenset({State.FAILED})), set[int]()
+            failed, seen = Selection(states=frozenset({State.FAILED})), list[int]()
+
+            def look(statement: str) -> None:
+                if statement.startswith("SELECT"):
+                    seen.append(len(list(reader.records(failed))))
+
+            editor._connection.set_trace_callback(look)
             assert editor.retry(EVERYTHING) == count
-        assert seen == {count}  # never a part of it
+        assert seen == [count] * 4  # three batches and the end, and never a part of them
         assert {record.state for record in read(path)} == {State.PENDING}
 
 

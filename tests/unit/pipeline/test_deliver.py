@@ -410,7 +410,6 @@ async def test_a_suspect_job_whose_add_is_uncertain_is_sent_again(system, model,
     assert system.journal.kinds().count("Tested") == 1
 
 
-@pytest.mark.xfail(strict=True, reason="the journal has no word for a suspect that waits after all")
 async def test_a_suspect_job_that_waits_for_its_equal_is_not_alone(system, model, tmp_path):
     paths = pictures(tmp_path, 2, kinds=1)
     for path in paths:

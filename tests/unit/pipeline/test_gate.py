@@ -301,7 +301,9 @@ def gates(metrics):
         (refused(401, "invalid_token"), False, 0, True, 0),
         (refused(402), False, 0, True, 0),
         (refused(403), False, 0, True, 0),
-        (page(403), False, 0, True, 0),
+        (page(403), False, 1, True, 0),
+        (page(302), False, 1, False, 0),
+        (page(200), False, 1, False, 0),
     ],
 )
 async def test_what_an_answer_means_for_the_lane(  # noqa: PLR0917 - a table

@@ -48,7 +48,7 @@ def packs(model, metrics, verdicts, sleeps) -> Packs:
         await anyio.lowlevel.checkpoint()
 
     retrying = Retrying(FLOW, gates, guard, recorder=metrics, sleep=sleep)
-    return Packs(client, retrying, guard, settle_delay_s=77.0, sleep=sleep)
+    return Packs(client, retrying, guard, credentials, settle_delay_s=77.0, sleep=sleep)
 
 
 def add(model, pack_id: str, name: str, **fields):
@@ -214,7 +214,7 @@ async def test_a_pack_that_is_only_public_any_more_is_gone(model, packs):
 async def test_a_changed_key_that_sees_none_of_the_filled_packs_is_refused(model, packs, verdicts):
     add(model, "a", "A", is_ours=False)
     add(model, "b", "B", is_ours=False)
-    packs.key_has_changed(["a", "b"])
+    packs.remember(["a", "b"], key_id="former")
     with pytest.raises(Fatal) as raised:
         await packs.resolve("A", create=True)
     assert raised.value.reason == "wrong_scope"
@@ -225,14 +225,14 @@ async def test_a_changed_key_that_sees_none_of_the_filled_packs_is_refused(model
 async def test_a_changed_key_that_sees_one_of_them_is_of_the_same_scope(model, packs, verdicts):
     add(model, "a", "A", is_ours=False)
     add(model, "b", "B")
-    packs.key_has_changed(["a", "b"])
+    packs.remember(["a", "b"], key_id="former")
     assert (await packs.resolve("C", create=True)).is_new
     assert verdicts == []
 
 
 async def test_under_a_key_of_another_scope_no_pack_is_gone(model, packs, verdicts):
     add(model, "a", "A", is_ours=False)
-    packs.key_has_changed(["a"])
+    packs.remember(["a"], key_id="former")
     refusals = []
 
     async def ask() -> None:

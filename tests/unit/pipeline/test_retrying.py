@@ -160,6 +160,15 @@ async def test_a_refusal_that_is_not_confirmed_is_one_failure(api, unclear):
     assert api.retrying.retries == 1
 
 
+async def test_a_call_that_is_refused_twice_shuts_the_lane_though_the_key_may_do_other_things(api):
+    refusal = refused(403, "tier_not_allowed")
+    api.model.next(Operation.ADD_IMAGE, refusal, refusal)
+    with pytest.raises(Fatal) as raised:
+        await api.add()
+    assert raised.value.reason == "tier_not_allowed"
+    assert [verdict.code for verdict in api.verdicts] == ["tier_not_allowed"]
+
+
 async def test_a_hundred_refusals_are_asked_about_once(api):
     api.model.always(Operation.UPLOAD_FILE, refused(401, "invalid_token"))
     probe = Stall(refused(401, "invalid_token"))
