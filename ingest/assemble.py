@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from ingest.api.client import PacksClient
 from ingest.api.credentials import Credentials
+from ingest.api.redaction import without_query
 from ingest.api.transport import HttpTransport
 from ingest.errors import UsageError
 from ingest.images.formats import looks_like_image
@@ -84,7 +85,7 @@ def target_of(base_url: str) -> Target:
         port, host = None, None
     if host is None or parts.scheme.lower() not in {"http", "https"}:
         raise UsageError(
-            f"{base_url!r} is no base URL.",
+            f"{without_query(base_url)!r} is no base URL.",
             code="bad_base_url",
             hint="Set GENVIRAL_BASE_URL to an http(s) URL such as https://www.genviral.io/api/partner/v1.",
         )

@@ -145,20 +145,22 @@ class Gate:
 
     def _pump(self) -> None:
         """Give places while there are any; where only time is missing, come back then."""
-        while self._waiting:
-            if self._waiting[0].done():
-                self._waiting.popleft()
-            elif self._may_start():
-                self._start()
-                self._waiting.popleft().set_result(None)
-            else:
-                break
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        wait_s = self.wait_s if self._waiting and not self._is_held else math.inf
-        if 0.0 < wait_s < math.inf:
-            self._alarm = asyncio.get_running_loop().call_later(wait_s, self._pump)
+        while self._waiting and not self._is_held:
+            if self._waiting[0].done():
+                self._waiting.popleft()
+            elif self.in_flight >= self.concurrency:
+                break
+            elif (wait_s := self.wait_s) > 0.0:
+                # The same reading decides and sets the alarm: a second one could find nothing left to wait for.
+                if wait_s < math.inf:
+                    self._alarm = asyncio.get_running_loop().call_later(wait_s, self._pump)
+                break
+            else:
+                self._start()
+                self._waiting.popleft().set_result(None)
 
 
 class GatedTransport:

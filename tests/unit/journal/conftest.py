@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own with one MiB; skips where nothing may be mounted."""
+    """A file system of its own: eight MiB, more than a log grows to before its checkpoint; skips where none can be."""
     place = tmp_path / "disk"
     place.mkdir()
     try:
         subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], check=True, capture_output=True, timeout=10
+            ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)], check=True, capture_output=True, timeout=10
         )
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("a file system can't be mounted here")
