@@ -68,9 +68,9 @@ class _ReserveAgain(Exception):
 class _JobAttempts:
     """A job's patience: only an answer about this job uses it up, and the count outlives the process."""
 
-    def __init__(self, work: Work, journal: Journal, max_attempts: int) -> None:
+    def __init__(self, work: Work, settler: Settler, max_attempts: int) -> None:
         self._work = work
-        self._journal = journal
+        self._settler = settler
         self._max_attempts = max_attempts
 
     def may_retry(self, error: Retryable | Uncertain, *, is_outage: bool) -> bool:
@@ -78,7 +78,7 @@ class _JobAttempts:
         if is_outage or not error.is_answer or is_refusal(error):
             return True
         record = self._work.record = replace(self._work.record, attempts=self._work.record.attempts + 1)
-        self._journal.submit(Spent(job_id=record.job_id, attempts=record.attempts, reason=error.reason))
+        self._settler.record(Spent(job_id=record.job_id, attempts=record.attempts, reason=error.reason))
         return record.attempts < self._max_attempts
 
 
@@ -266,7 +266,7 @@ class Deliver:
             if isinstance(error, Uncertain):
                 self._attempts(work).may_retry(error, is_outage=self._is_outage())
             # Not waited for: dying before it is durable leaves `stored`, which means the same.
-            self._journal.submit(Parked(job_id=record.job_id, reason=error.reason))
+            self._settler.record(Parked(job_id=record.job_id, reason=error.reason))
             work.record = replace(work.record, reason=error.reason)
             log.info("add.parked", job=record.job_id, pack_id=record.pack_id, reason=error.reason)
             self._reconciler.park(work)
@@ -298,8 +298,8 @@ class Deliver:
     def _release(self, work: Work) -> None:
         """Back to pending; but what may have been sent stays `stored`, and is looked up by the next run."""
         if work.record.state is State.CLAIMED or (work.record.state is State.STORED and work.record.adds_sent == 1):
-            self._journal.submit(Released(job_id=work.record.job_id))
+            self._settler.record(Released(job_id=work.record.job_id))
         self._open.leave(work)
 
     def _attempts(self, work: Work) -> _JobAttempts:
-        return _JobAttempts(work, self._journal, self._settings.flow.max_attempts)
+        return _JobAttempts(work, self._settler, self._settings.flow.max_attempts)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable
 
-    from ingest.journal.base import Journal, Record
+    from ingest.journal.base import Change, Journal, Record
     from ingest.observe.recorders import DeliveryRecorder, JobRecorder
     from ingest.pipeline.twins import Twins
     from ingest.pipeline.work import OpenJobs, Tally, Work
@@ -63,7 +63,7 @@ class Settler:
         self._deliveries = deliveries
         self._again = again
         self._on_settled = on_settled
-        self._queue: deque[tuple[Work, Settled, asyncio.Future[Record]]] = deque()
+        self._queue: deque[tuple[asyncio.Future[Record], tuple[Work, Settled] | None]] = deque()
         self._wanted = anyio.Event()
         self._settled = anyio.Event()
 
@@ -89,15 +89,22 @@ class Settler:
             answered_url=answered_url,
             was_found=was_found,
         )
-        self._queue.append((work, change, self._journal.submit(change)))
+        self._queue.append((self._journal.submit(change), (work, change)))
+        self._wanted.set()
+
+    def record(self, change: Change) -> None:
+        """A change that nobody waits for; what the journal has against it still ends the run."""
+        self._queue.append((self._journal.submit(change), None))
         self._wanted.set()
 
     async def run(self) -> None:
         """Follow each outcome to its end, for ever. Raises what the journal does."""
         while True:
             while self._queue:
-                work, change, future = self._queue[0]
-                await self._finish(work, change, await future)
+                future, ending = self._queue[0]
+                record = await future
+                if ending is not None:
+                    await self._finish(*ending, record)
                 self._queue.popleft()
             self._settled.set()
             self._settled = anyio.Event()
