@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         RequestError,
         Retryable,
         StopError,
+        TooManyRejected,
         Uncertain,
         UsageError,
     )
@@ -80,6 +81,7 @@ __all__ = [
     "StopError",
     "Summary",
     "SummaryError",
+    "TooManyRejected",
     "Uncertain",
     "UsageError",
     "run",

@@ -14,6 +14,7 @@ does I/O or decides anything.
     │   ├── ImageUnreadable     another day: this machine could not read it
     │   └── ImageChanged        inspect it again: it changed while it was read
     └── StopError               the run ends, with this exit code
+        ├── TooManyRejected     1: look why so many are rejected
         ├── UsageError          2: change the command or its settings
         │   ├── JournalNewer    2: use a newer version of the program
         │   └── JournalCorrupt  2: the file is no journal
@@ -45,6 +46,7 @@ __all__ = [
     "RequestFailure",
     "Retryable",
     "StopError",
+    "TooManyRejected",
     "Uncertain",
     "UsageError",
 ]
@@ -97,7 +99,9 @@ class RequestError(IngestError):
 
     @property
     def is_answer(self) -> bool:
-        """Whether a status line came back and speaks of this one request: not silence, and not a lane-wide refusal."""
+        """Whether an answer came back that speaks of this one request: not silence, no limit, no word about the key."""
+        if self.failure is None and self.status in {401, 402, 403}:
+            return False
         return self.status is not None and self.status != 429
 
 
@@ -159,6 +163,12 @@ class StopError(IngestError):
         super().__init__(message)
         self.code = code
         self.hint = hint
+
+
+class TooManyRejected(StopError):
+    """As many jobs were rejected as the user allows."""
+
+    exit_code = 1
 
 
 class UsageError(StopError):

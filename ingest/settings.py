@@ -44,7 +44,7 @@ class FlowSettings:
     # API requests a second; an upper bound. None: what the server takes.
 
     max_attempts: int = 8
-    # Answers about one job (5xx and the like) before it is `failed`. With full jitter, 8 span about two minutes.
+    # Answers about one job (5xx and the like) before it is `failed`. With full jitter, 8 span half a minute on average.
 
     settle_delay_s: float = 30.0
     # How long after the end of an add a read of its pack is taken to show its effect.
@@ -57,7 +57,7 @@ class FlowSettings:
 
     backoff_base_s: float = 0.5
     backoff_cap_s: float = 30.0
-    # Full jitter: uniform in [0, min(cap, base * 2^attempt)].
+    # Full jitter: uniform in [0, min(cap, base * 2^(failures - 1))].
     # (M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.)
 
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 import anyio
 
-from ingest.errors import MachineError
-
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+
+    from ingest.errors import StopError
 
 __all__ = ["GroupCommit"]
 
@@ -57,11 +57,12 @@ class GroupCommit:
     nothing else is accepted.
     """
 
-    def __init__(self, on_commit: Callable[[float], None]) -> None:
+    def __init__(self, on_commit: Callable[[float], None], translate: Callable[[Exception], StopError]) -> None:
         self._on_commit = on_commit
+        self._translate = translate
         self._queue: queue.SimpleQueue[_Member[Any] | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
-        self._failure: BaseException | None = None
+        self._failure: Exception | None = None
         self._is_closed = False
 
     @classmethod
@@ -71,13 +72,15 @@ class GroupCommit:
         connect: Callable[[], contextlib.AbstractContextManager[sqlite3.Connection]],
         *,
         on_commit: Callable[[float], None],
+        translate: Callable[[Exception], StopError],
     ) -> AsyncIterator[GroupCommit]:
         """Serve until the block is left; then all that was submitted is committed.
 
         `connect` is entered and left in the writer thread; what it raises on entry comes out here. `on_commit` is
-        called in the event loop with each commit's duration in seconds.
+        called in the event loop with each commit's duration in seconds. `translate` says what a failure of the whole
+        store means; it is asked anew for each waiter.
         """
-        self = cls(on_commit)
+        self = cls(on_commit, translate)
         ready: asyncio.Future[None] = self._loop.create_future()
         finished = asyncio.Event()
         thread = threading.Thread(
@@ -182,7 +185,13 @@ class GroupCommit:
 
     def _refuse(self, batch: list[_Member[Any]]) -> list[_Told]:
         # An error of its own for each: a shared one would gather the traceback of every waiter.
-        return [_Told(member.future, error=_machine_error(self._failure)) for member in batch]
+        return [_Told(member.future, error=self._refusal()) for member in batch]
+
+    def _refusal(self) -> StopError:
+        assert self._failure is not None  # noqa: S101 - refused only after a failure
+        made = self._translate(self._failure)
+        made.__cause__ = self._failure
+        return made
 
     def _call(self, callback: Callable[..., None], *arguments: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
@@ -222,13 +231,3 @@ def _is_shared(error: Exception) -> bool:
     return isinstance(error, sqlite3.DatabaseError) and not isinstance(
         error, sqlite3.IntegrityError | sqlite3.ProgrammingError | sqlite3.DataError
     )
-
-
-def _machine_error(cause: BaseException | None) -> MachineError:
-    made = MachineError(
-        f"The journal can't be written: {cause}.",
-        code="journal_unwritable",
-        hint="Make room on its disk (or mend the disk) and run the same command again; nothing is lost.",
-    )
-    made.__cause__ = cause
-    return made

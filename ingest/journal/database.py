@@ -206,12 +206,12 @@ def _migrate(connection: sqlite3.Connection, version: int) -> None:
         )
 
 
-def _primary(error: sqlite3.Error) -> int:
+def _primary(error: Exception) -> int:
     """The primary result code, without what the extended one adds (https://www.sqlite.org/rescode.html)."""
     return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)) & 0xFF
 
 
-def translated(error: sqlite3.Error, path: Path) -> StopError:
+def translated(error: Exception, path: Path) -> StopError:
     """What a failure of the file at `path` means for a person."""
     told = "it is a directory" if path.is_dir() else str(error)
     match sqlite3.SQLITE_CANTOPEN if path.is_dir() else _primary(error):

@@ -15,7 +15,7 @@ import msgspec
 from ingest.journal import rules
 from ingest.journal.base import Claimed, Opening
 from ingest.journal.commit import GroupCommit
-from ingest.journal.database import connect
+from ingest.journal.database import connect, translated
 from ingest.journal.lock import make_directory, writer_lock
 from ingest.journal.rows import COLUMNS, IS_SETTLED, IS_UNSETTLED, encoded, insert, record_of, update
 from ingest.model import PackId, RunId
@@ -77,7 +77,9 @@ class SqliteJournal:
         `on_commit` is called in the event loop with each commit's duration in seconds. Raises `JournalInUse`,
         `JournalNewer`, `JournalCorrupt`, `UsageError` and `MachineError`.
         """
-        async with GroupCommit.running(lambda: _opened(path), on_commit=on_commit) as commits:
+        async with GroupCommit.running(
+            lambda: _opened(path), on_commit=on_commit, translate=lambda error: translated(error, path)
+        ) as commits:
             target_id = await commits.submit(lambda connection: _target_id(connection, target))
             yield cls(commits, target_id)
 

@@ -55,7 +55,7 @@ class Account:
     @property
     def oldest_pending(self) -> float | None:
         """When the oldest open job was admitted, in Unix seconds."""
-        return next((work.record.admitted_at for work in self.open_jobs), None)
+        return min((work.record.admitted_at for work in self.open_jobs), default=None)
 
     def snapshot(self) -> Snapshot:
         """How the run stands."""
@@ -100,9 +100,14 @@ class Account:
         )
 
     def exit_code(self, sources: Sequence[Source], *, allow_empty: bool) -> int:
-        """How the run ended (DESIGN §7); what it finds amiss becomes the reason of the stop."""
+        """How the run ended (DESIGN §7); what it finds amiss becomes the reason of the stop.
+
+        Counts that don't add up are a bug before anything else.
+        """
         if self.stop.exit_code is None and (amiss := self._amiss(sources, allow_empty=allow_empty)) is not None:
             self.stop.because(amiss)
+        if self.imbalance:
+            return BUG
         if self.stop.exit_code is not None:
             return self.stop.exit_code
         outcomes = self.tally.outcomes
@@ -115,11 +120,12 @@ class Account:
                 code="no_images",
                 hint="Check the path, or say --allow-empty if that is as it should be.",
             )
-        if self.tally.pending:
+        if self.tally.pending or self.reconciler.unpaid:
             return GaveUp(
-                f"{self.tally.pending} jobs wait for a pack that this key can't see.",
-                code="out_of_sight",
-                hint="Run again with the key that added them.",
+                f"{self.tally.pending} jobs are pending and {self.reconciler.unpaid} adds unchecked, "
+                "for packs that this run could not read or mend.",
+                code="unchecked",
+                hint="Run again to continue; if their packs belong to another key, with that one.",
             )
         return None
 

@@ -5,6 +5,7 @@ What the process may die at is written beside each line. Lookups and audits are 
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -25,6 +26,7 @@ from ingest.observe.logging import get_logger
 from ingest.observe.text import printable
 from ingest.pipeline.retry import is_refusal
 from ingest.pipeline.stop import Stopped
+from ingest.pipeline.work import SUSPECT_DEATHS
 from ingest.policy.lifecycle import State
 from ingest.policy.retry import backoff_s
 
@@ -51,11 +53,8 @@ __all__ = ["Deliver"]
 
 log = get_logger("pipeline")
 
-SUSPECT_DEATHS: Final = 3
-# From the third claim that died with its process on, a job runs alone (DESIGN §3, step 2).
-
 MAX_LOOKS: Final = 6
-# A file that changes at every look is being written; with the back-off between them six looks span some ten seconds.
+# A file that changes at every look is being written; with the back-off between them six looks span 15 seconds.
 
 EXPIRY_MARGIN: Final = 0.1
 # A ticket is not used in the last tenth of its life (60 s of the usual 600): the PUT must arrive within it.
@@ -63,6 +62,34 @@ EXPIRY_MARGIN: Final = 0.1
 
 class _ReserveAgain(Exception):
     """The ticket is used up or out of date."""
+
+
+class _Put:
+    """The PUT of one image to one ticket; to be called again only while the ticket may be good."""
+
+    def __init__(self, client: PacksClient, ticket: UploadTicket, image: Inspected) -> None:
+        self._client = client
+        self._ticket = ticket
+        self._image = image
+        self._good_until = time.monotonic() + ticket.expires_in_s * (1.0 - EXPIRY_MARGIN)
+        self._was_tried = False
+
+    async def __call__(self) -> None:
+        # Tried once in any case: a lifetime that is told wrong costs an attempt, and no endless reserving.
+        if self._was_tried and time.monotonic() >= self._good_until:
+            raise _ReserveAgain
+        self._was_tried = True
+        try:
+            await self._client.put_file(
+                self._ticket,
+                self._image.body,
+                content_type=self._image.content_type,
+                content_length=self._image.stamp.size_bytes,
+            )
+        except Retryable as error:
+            if error.status == 403:
+                self._good_until = -math.inf
+            raise
 
 
 class _JobAttempts:
@@ -227,31 +254,13 @@ class Deliver:
                 ),
                 attempts=attempts,
             )
-            expires_at = time.monotonic() + ticket.expires_in_s * (1.0 - EXPIRY_MARGIN)
             try:
-                await self._retrying(
-                    lambda ticket=ticket, expires_at=expires_at: self._put(  # type: ignore[misc]
-                        ticket, image, expires_at, attempts
-                    ),
-                    attempts=attempts,
-                )
+                await self._retrying(_Put(self._client, ticket, image), attempts=attempts)
             except _ReserveAgain:
                 continue
             self._traffic.bytes_uploaded += image.stamp.size_bytes
             self._recorder.uploaded(image.stamp.size_bytes)
             return ticket.url
-
-    async def _put(self, ticket: UploadTicket, image: Inspected, expires_at: float, attempts: _JobAttempts) -> None:
-        if time.monotonic() >= expires_at:
-            raise _ReserveAgain
-        try:
-            await self._client.put_file(
-                ticket, image.body, content_type=image.content_type, content_length=image.stamp.size_bytes
-            )
-        except Retryable as error:
-            if error.status == 403 and attempts.may_retry(error, is_outage=False):
-                raise _ReserveAgain from error
-            raise
 
     # Step 6. A process that dies in here leaves `stored`: the next one looks before it adds.
 

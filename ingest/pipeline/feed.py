@@ -5,19 +5,23 @@ Opens no image and sends nothing but the lookup of a pack's name.
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections import deque
 from typing import TYPE_CHECKING, Final
+
+import anyio
 
 from ingest.errors import UsageError
 from ingest.journal.base import Candidate, Claimed, Joined, Known
 from ingest.model import Job, JobId, Locator, Outcome
-from ingest.pipeline.work import Naming, Work
+from ingest.pipeline.work import RELEASE_TIMEOUT_S, SUSPECT_DEATHS, Naming, Work, release
 from ingest.sources.base import Delivery
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
-    from ingest.journal.base import Journal, Record
+    from ingest.journal.base import Admission, Journal, Record
     from ingest.model import RunId
     from ingest.observe.recorders import DeliveryRecorder
     from ingest.pipeline.packs import Packs
@@ -61,6 +65,7 @@ class Feed:
         self._deliveries = deliveries
         self._ready = ready
         self._claimed = 0
+        self._suspects: deque[Work] = deque()  # bounded by the open jobs
 
     @property
     def is_full(self) -> bool:
@@ -71,7 +76,13 @@ class Feed:
         """Admit everything that `source` names, up to the limit. Raises its `UsageError`, and the journal's errors."""
         async with source.open() as batches:
             async for batch in batches:
-                await self._admit([Naming(delivery, source.name) for delivery in batch])
+                unnamed = deque(Naming(delivery, source.name) for delivery in batch)
+                try:
+                    await self._admit(unnamed)
+                finally:
+                    with anyio.move_on_after(RELEASE_TIMEOUT_S, shield=True):
+                        for naming in unnamed:
+                            await release(naming, self._deliveries)
                 if self.is_full:
                     return
 
@@ -88,26 +99,33 @@ class Feed:
                 return
             await self._open.room()
 
-    async def _admit(self, namings: Sequence[Naming]) -> None:
-        start = 0
-        while start < len(namings) and not self.is_full:
-            batch = namings[start : start + self._room(len(namings))]
-            start += len(batch)
+    async def hand_out_suspects(self) -> None:
+        """Hand out what may have killed earlier processes: last, so that the rest is done before one of them does."""
+        while self._suspects:
+            await self._ready(self._suspects.popleft())
+
+    async def _admit(self, unnamed: deque[Naming]) -> None:
+        """Admit a batch, taking each delivery off it as its job is known to the run."""
+        while unnamed and not self.is_full:
             await self._open.room()
+            batch = list(itertools.islice(unnamed, self._room(len(unnamed))))
             candidates = [await self._candidate(naming.delivery) for naming in batch]
             admissions = await self._journal.admit(self._run_id, candidates)
-            for naming, candidate, admitted in zip(batch, candidates, admissions, strict=True):
-                admission = admitted
-                if isinstance(admission, Joined) and self._open.get(admission.record.job_id) is None:
-                    # `failed` with a url and tried again, or settled since: asked once more, the journal tells which.
-                    (admission,) = await self._journal.admit(self._run_id, [candidate])
-                match admission:
-                    case Claimed(record=record):
-                        await self._claim(record, naming)
-                    case Joined(record=record):
-                        self._join(record, naming)
-                    case Known(outcome=outcome):
-                        await self._skip(naming, outcome, admission.record)
+            for naming, candidate, admission in zip(batch, candidates, admissions, strict=True):
+                unnamed.popleft()
+                await self._take(naming, candidate, admission)
+
+    async def _take(self, naming: Naming, candidate: Candidate, admission: Admission) -> None:
+        if isinstance(admission, Joined) and self._open.get(admission.record.job_id) is None:
+            # `failed` with a url and tried again, or settled since: asked once more, the journal tells which.
+            (admission,) = await self._journal.admit(self._run_id, [candidate])
+        match admission:
+            case Claimed(record=record):
+                await self._claim(record, naming)
+            case Joined(record=record):
+                self._join(record, naming)
+            case Known(outcome=outcome):
+                await self._skip(naming, outcome, admission.record)
 
     def _room(self, wanted: int) -> int:
         """How many may be admitted at once without passing the limit."""
@@ -141,7 +159,10 @@ class Feed:
         work = Work(record=record)
         self._open.open(work)
         self._name(work, naming)
-        await self._ready(work)
+        if record.deaths >= SUSPECT_DEATHS:
+            self._suspects.append(work)
+        else:
+            await self._ready(work)
 
     def _join(self, record: Record, naming: Naming) -> None:
         work = self._open.get(record.job_id)

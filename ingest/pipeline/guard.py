@@ -30,9 +30,15 @@ HINTS = {
 }
 
 
+WRONG_SCOPE_HINT = (
+    "Use a key of the workspace that the journal's packs are in, or a journal of its own for this one: --journal PATH."
+)
+
+
 def refusal(error: Fatal) -> Refused:
     """A `Fatal` answer as the reason for which a run ends."""
-    return Refused(str(error), code=error.reason, hint=HINTS.get(error.status or 0, ""))
+    hint = WRONG_SCOPE_HINT if error.reason == "wrong_scope" else HINTS.get(error.status or 0, "")
+    return Refused(str(error).partition("\n")[0], code=error.reason, hint=hint)
 
 
 class Guard:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 
-from ingest.errors import Fatal, Rejected, Uncertain, UsageError
+from ingest.errors import Fatal, GaveUp, Rejected, Retryable, Uncertain, UsageError
 from ingest.model import Operation, PackId
 from ingest.observe.logging import get_logger
 from ingest.pipeline.retry import Patient
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ingest.api.client import PacksClient
     from ingest.api.credentials import Credentials
     from ingest.api.messages import PackSummary
+    from ingest.errors import RequestError
     from ingest.pipeline.guard import Guard
     from ingest.pipeline.retry import Retrying
 
@@ -35,6 +36,10 @@ PAGE: Final = 100
 # The most that List packs gives at once (API.md, Details).
 
 MAX_NAME: Final = 120
+# Characters, after trimming (API.md, Details).
+
+MAX_CREATES: Final = 5
+# Each without an answer and without the pack appearing: with the usual settle delay that is two minutes and a half.
 
 LOOKS_LIKE_ID: Final = re.compile(r"[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 # The ids of API.md's examples are UUIDs; anything else is tried as a name first.
@@ -100,6 +105,10 @@ class Packs:
                 log.error("pack.gone", pack_id=pack_id)
             return pack_id in self._gone
 
+    def is_filled_by_this_key(self, pack_id: PackId) -> bool:
+        """Whether this key is known to have filled, or found, the pack: then it is no other scope that hides it."""
+        return self._filled.get(pack_id) == self._credentials.public_id
+
     def is_known_gone(self, pack_id: PackId) -> bool:
         """What `is_gone` has found out so far."""
         return pack_id in self._gone
@@ -125,7 +134,7 @@ class Packs:
                 code="bad_pack_name",
                 hint="Choose another name with --pack NAME.",
             )
-        while True:
+        for attempt in range(1, MAX_CREATES + 1):
             try:
                 made = await self._asked(lambda: self._client.create_pack(name))
             except Uncertain as error:
@@ -134,9 +143,12 @@ class Packs:
                 await self._sleep(self._settle_delay_s)
                 if found := await self._by_name(name):
                     return _only(found, name)
+                if attempt == MAX_CREATES:
+                    raise _given_up(error) from error
             else:
                 log.info("pack.created", pack_id=made.id, name=name)
                 return ResolvedPack(pack_id=PackId(made.id), name=made.name, image_count=0, is_new=True)
+        raise AssertionError("the last attempt returns or raises")
 
     async def _in_scope(self, pack_id: PackId) -> ResolvedPack | None:
         """The pack, if this key may change it; a public pack of somebody else can be read, and does not count."""
@@ -195,7 +207,23 @@ class Packs:
             raise error
 
     async def _asked(self, call: Callable[[], Awaitable[T]]) -> T:
-        return await self._retrying(call, attempts=Patient())
+        try:
+            return await self._retrying(call, attempts=Patient())
+        except Retryable as error:
+            raise _given_up(error) from error
+        except Rejected as error:
+            if error.operation == Operation.GET_PACK:
+                raise
+            # No pack of anybody's is named in these requests: it is the place or the name that is wrong.
+            raise UsageError(
+                str(error).partition("\n")[0],
+                code=error.reason,
+                hint="Check GENVIRAL_BASE_URL, which usually ends in /api/partner/v1, and the name of the pack.",
+            ) from error
+
+
+def _given_up(error: RequestError) -> GaveUp:
+    return GaveUp(str(error).partition("\n")[0], code=error.reason, hint="Nothing is lost: run again to continue.")
 
 
 def _may_be_id(named: str) -> bool:

@@ -19,6 +19,7 @@ from ingest.journal.base import AuditClosed
 from ingest.model import Outcome
 from ingest.observe.logging import get_logger
 from ingest.pipeline.retry import Once
+from ingest.pipeline.stop import Stopped
 from ingest.policy.retry import backoff_s
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from ingest.api.client import PacksClient
     from ingest.api.messages import PackScan
+    from ingest.errors import RequestError
     from ingest.journal.base import Journal, Record
     from ingest.model import JobId, PackId
     from ingest.observe.recorders import JobRecorder
@@ -93,6 +95,7 @@ class Reconciler:
         self._twins = twins
         self._debts: dict[PackId, _Debts] = {}
         self._changed = anyio.Event()
+        self.unpaid = 0  # debts that this run can't pay: the journal keeps them
 
     @property
     def parked_count(self) -> int:
@@ -174,20 +177,11 @@ class Reconciler:
             debts.not_before = math.inf  # the run ends; the debts stay in the journal
             return
         except Retryable as error:
-            debts.failures += 1
-            delay_s = backoff_s(
-                debts.failures,
-                base_s=self._settings.backoff_base_s,
-                cap_s=self._settings.backoff_cap_s,
-                jitter=random.random(),  # noqa: S311 - jitter, not a secret
-            )
-            debts.not_before = time.monotonic() + delay_s
-            log.info("lookup.failed", pack_id=pack_id, reason=error.reason, delay_s=round(delay_s, 3))
+            self._back_off(pack_id, debts, error)
             return
         except Rejected:
             await self._pack_is_out_of_sight(pack_id, debts, begun)
             return
-        debts.failures = 0
         debts.not_before = time.monotonic() + READ_SPACING * scan.duration_s
         log.debug(
             "pack.read",
@@ -199,6 +193,17 @@ class Reconciler:
         )
         await self._resolve_parked(debts, scan)
         await self._audit(pack_id, debts, scan)
+
+    def _back_off(self, pack_id: PackId, debts: _Debts, error: RequestError) -> None:
+        debts.failures += 1
+        delay_s = backoff_s(
+            debts.failures,
+            base_s=self._settings.backoff_base_s,
+            cap_s=self._settings.backoff_cap_s,
+            jitter=random.random(),  # noqa: S311 - jitter, not a secret
+        )
+        debts.not_before = max(debts.not_before, time.monotonic() + delay_s)
+        log.info("lookup.failed", pack_id=pack_id, reason=error.reason, delay_s=round(delay_s, 3))
 
     async def _resolve_parked(self, debts: _Debts, scan: PackScan) -> None:
         image_ids = {image.url: image.image_id for image in reversed(scan.found)}
@@ -222,41 +227,56 @@ class Reconciler:
                     await self.again(work)
 
     async def _audit(self, pack_id: PackId, debts: _Debts, scan: PackScan) -> None:
+        failure: RequestError | None = None
         for job_id, (record, ended_at) in list(debts.audits.items()):
             if scan.began_at < ended_at + self._settings.settle_delay_s:
                 continue
-            copies = [image.image_id for image in scan.found if image.url in {record.url, record.answered_url}]
-            surplus = copies[1:][: record.adds_sent - 1]
-            for image_id in surplus:
-                if not await self._delete(pack_id, image_id):
-                    return  # the audit stays open; the next read counts anew
-                log.info("copy.deleted", job=job_id, pack_id=pack_id, image_id=image_id)
-            await self._journal.submit(AuditClosed(job_id=job_id))
+            # By the minted url alone: a name that the server gave may be another image's as well.
+            copies = [image.image_id for image in scan.found if image.url == record.url]
+            try:
+                for image_id in copies[1:][: record.adds_sent - 1]:
+                    await self._delete(pack_id, image_id)
+                    log.info("copy.deleted", job=job_id, pack_id=pack_id, image_id=image_id)
+            except Rejected as error:
+                # This run can't; the journal keeps the audit open, and the run is not finished (75).
+                log.warning("audit.refused", job=job_id, pack_id=pack_id, reason=error.reason, error=str(error))
+                self.unpaid += 1
+            except (Fatal, Retryable) as error:
+                failure = error
+                continue  # the next read counts anew
+            else:
+                self._settler.record(AuditClosed(job_id=job_id))
             del debts.audits[job_id]
+        if failure is None:
+            debts.failures = 0
+        else:
+            self._back_off(pack_id, debts, failure)
 
-    async def _delete(self, pack_id: PackId, image_id: str) -> bool:
+    async def _delete(self, pack_id: PackId, image_id: str) -> None:
         try:
             await self._retrying(lambda: self._client.delete_image(pack_id, image_id), attempts=Once())
         except Rejected as error:
-            return error.status == 404  # gone already: that is what was wanted
-        except (Fatal, Retryable):
-            return False
-        return True
+            if error.status != 404:  # gone already is what was wanted
+                raise
 
     async def _pack_is_out_of_sight(self, pack_id: PackId, debts: _Debts, begun: float) -> None:
-        """The pack answered 404. Jobs that this run named are rejected; what only earlier runs know is left alone:
-        their key may have seen another scope.
+        """The pack answered 404.
+
+        Where this key has filled it, it is gone, and its jobs are rejected. One that another key filled may lie in that
+        one's scope: what is owed to it is left for a run with that key.
         """
         try:
             is_gone = await self._packs.is_gone(pack_id)
-        except Fatal:
-            is_gone = False
+        except (Fatal, Stopped):
+            return  # the run ends; the debts stay in the journal
         if not is_gone:
             debts.not_before = time.monotonic() + self._settings.backoff_cap_s
             return
-        log.warning("debts.unseen", pack_id=pack_id, parked=len(debts.parked), audits=len(debts.audits))
+        is_ours = self._packs.is_filled_by_this_key(pack_id)
+        log.warning("pack.unseen", pack_id=pack_id, is_ours=is_ours, parked=len(debts.parked), audits=len(debts.audits))
         for job_id, (work, ended_at) in list(debts.parked.items()):
-            if not work.namings:
+            if not is_ours and not work.namings:
+                self.unpaid += 1
                 self._open.leave(work)
                 for twin in self._twins.end(work, work.record.fingerprint):
                     await self.again(twin)
@@ -267,5 +287,10 @@ class Reconciler:
                 continue
             del debts.parked[job_id]
         for job_id, (_, ended_at) in list(debts.audits.items()):
-            if ended_at is not IN_FLIGHT:
-                del debts.audits[job_id]
+            if begun < ended_at + self._settings.settle_delay_s:
+                continue
+            if is_ours:
+                self._settler.record(AuditClosed(job_id=job_id))  # a pack that is gone holds no copy
+            else:
+                self.unpaid += 1
+            del debts.audits[job_id]

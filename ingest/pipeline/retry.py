@@ -61,12 +61,17 @@ class Once:
         return False
 
 
+@dataclass(slots=True)
 class Patient:
-    """A run's own requests: tried until the run gives up."""
+    """A run's own requests: silence, limits and 5xx are waited out until the run gives up, other answers are not."""
+
+    left: int = 8
 
     def may_retry(self, error: Retryable, *, is_outage: bool) -> bool:
         """See `Attempts.may_retry`."""
-        return True
+        if error.is_answer and error.status is not None and error.status < 500 and not is_outage:
+            self.left -= 1
+        return self.left > 0
 
 
 class Retrying:
@@ -115,6 +120,7 @@ class Retrying:
                 if isinstance(error, Uncertain):
                     raise
                 failure = error
+                was_refused = False
             failures += 1
             await self._wait(failure, failures, attempts)
 

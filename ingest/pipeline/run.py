@@ -20,7 +20,7 @@ from ingest.observe.logging import get_logger
 from ingest.observe.status import Phase
 from ingest.pipeline.account import BUG
 from ingest.pipeline.stop import Stopped
-from ingest.pipeline.work import Work
+from ingest.pipeline.work import RELEASE_TIMEOUT_S, Work, release
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -95,16 +95,21 @@ class Pipeline:
         """Drain `sources`, or without any continue what the journal has pending; then end.
 
         Every `StopError` ends in the summary. Any other error is a bug and comes out, after the journal was closed as
-        well as it can be. A cancellation is like pulling the plug: the next run finds out what it left.
+        well as it can be. A cancellation puts claims back as a signal does, but waits for nothing that is in hand.
         """
         opening = await self._journal.begin(self.run_id, key_id=self._credentials.public_id, pid=os.getpid())
         try:
             await self._run(sources, opening)
-        except Exception as problem:
-            if (reason := _stop_error(problem)) is None:
+        except BaseException as problem:
+            if isinstance(problem, Exception) and (reason := _stop_error(problem)) is not None:
+                self.stop.because(reason)
+            elif isinstance(problem, Exception):
                 await self._close(BUG)
                 raise
-            self.stop.because(reason)
+            else:
+                self.stop.because(GaveUp("The run was cancelled.", code="cancelled", hint="Run again to continue."))
+                await self._close(75)
+                raise
         finally:
             self._workers.close()
         return await self._close(self._account.exit_code(sources, allow_empty=self._settings.run.allow_empty))
@@ -176,6 +181,7 @@ class Pipeline:
                     self._account.unreadable += source.report.unreadable_count
             if not sources:
                 await self._feed.resume()
+            await self._feed.hand_out_suspects()
         except (Stopped, Fatal):
             await self.stop.requested.wait()
 
@@ -196,17 +202,17 @@ class Pipeline:
     async def _close(self, exit_code: int) -> Summary:
         self._account.phase = Phase.ENDED
         summary = self.summary(exit_code)
-        with anyio.CancelScope(shield=True), anyio.move_on_after(FLUSH_TIMEOUT_S):
-            for work in self._open:
-                for naming in work.namings:
-                    await naming.delivery.release()
-                    self._deliveries.delivery(naming.source, "released")
+        with anyio.move_on_after(FLUSH_TIMEOUT_S, shield=True):
             try:
                 await self._journal.end(self.run_id, summary)
             except StopError as error:
                 # Nothing durable is lost: what was claimed is freed when the journal is opened next.
                 self.stop.because(error)
                 summary = self.summary(self.stop.exit_code or exit_code)
+        with anyio.move_on_after(RELEASE_TIMEOUT_S, shield=True):
+            for work in self._open:
+                for naming in work.namings:
+                    await release(naming, self._deliveries)
         self._recorder.run_completed(time.time(), summary.exit_code)
         log.info("run.ended", **{name: getattr(summary, name) for name in TOLD})
         return summary

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from ingest.errors import GaveUp, MachineError, Refused, StopError, UsageError
+from ingest.errors import GaveUp, MachineError, Refused, StopError, TooManyRejected, UsageError
 from ingest.model import Outcome, SummaryError
 
 if TYPE_CHECKING:
@@ -21,17 +21,11 @@ if TYPE_CHECKING:
 
     from ingest.pipeline.work import Tally
 
-__all__ = ["MaxRejected", "Stop", "Stopped", "TooManyRejected"]
+__all__ = ["MaxRejected", "Stop", "Stopped"]
 
 
 class Stopped(Exception):
     """Raised in whoever would start or sleep on while the run stops."""
-
-
-class TooManyRejected(StopError):
-    """As many jobs were rejected as the user allows."""
-
-    exit_code = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,21 +7,30 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from ingest.model import Outcome
+from ingest.observe.logging import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ingest.journal.base import Inspection, Record
     from ingest.model import JobId
-    from ingest.observe.recorders import JobRecorder
+    from ingest.observe.recorders import DeliveryRecorder, JobRecorder
     from ingest.sources.base import Delivery
 
-__all__ = ["Naming", "OpenJobs", "Tally", "Work"]
+__all__ = ["RELEASE_TIMEOUT_S", "SUSPECT_DEATHS", "Naming", "OpenJobs", "Tally", "Work", "release"]
+
+log = get_logger("pipeline")
+
+SUSPECT_DEATHS: Final = 3
+# From the third claim that died with its process on, a job runs alone (DESIGN §3, step 2).
+
+RELEASE_TIMEOUT_S: Final = 10.0
+# A broker that does not take deliveries back by then redelivers them by itself.
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +39,16 @@ class Naming:
 
     delivery: Delivery
     source: str
+
+
+async def release(naming: Naming, recorder: DeliveryRecorder) -> None:
+    """Hand a delivery back unfinished; a source that can't take it is told of in the log, and delivers it again."""
+    try:
+        await naming.delivery.release()
+    except Exception as error:
+        log.warning("delivery.unreleased", source=naming.source, error=str(error))
+    else:
+        recorder.delivery(naming.source, "released")
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -12,6 +12,7 @@ import pytest
 
 from ingest.errors import MachineError, UsageError
 from ingest.journal.commit import MAX_BATCH, GroupCommit
+from ingest.journal.database import translated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -32,7 +33,9 @@ async def running(path: Path, on_commit: Callable[[float], None] = lambda _: Non
     def connect() -> contextlib.AbstractContextManager[sqlite3.Connection]:
         return contextlib.closing(sqlite3.connect(path, isolation_level=None))
 
-    async with GroupCommit.running(connect, on_commit=on_commit) as commits:
+    async with GroupCommit.running(
+        connect, on_commit=on_commit, translate=lambda error: translated(error, path)
+    ) as commits:
         yield commits
 
 
@@ -215,7 +218,9 @@ async def test_a_file_that_can_not_be_opened(path: Path) -> None:
         return connected()
 
     with pytest.raises(UsageError, match="no such place"):
-        async with GroupCommit.running(connect, on_commit=lambda _: None):
+        async with GroupCommit.running(
+            connect, on_commit=lambda _: None, translate=lambda error: translated(error, path)
+        ):
             pytest.fail("it must not be entered")
     assert closed == ["closed"]
 
@@ -271,7 +276,9 @@ async def test_a_commit_that_fails_is_told_to_all_its_members(path: Path) -> Non
         connection.execute("DELETE FROM children")
         return contextlib.closing(connection)
 
-    async with GroupCommit.running(connect, on_commit=lambda _: None) as commits:
+    async with GroupCommit.running(
+        connect, on_commit=lambda _: None, translate=lambda error: translated(error, path)
+    ) as commits:
         stall = Stall()
         first = commits.submit(stall)
         await stall.reached()
