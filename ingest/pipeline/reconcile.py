@@ -231,8 +231,7 @@ class Reconciler:
         for job_id, (record, ended_at) in list(debts.audits.items()):
             if scan.began_at < ended_at + self._settings.settle_delay_s:
                 continue
-            # By the minted url alone: a name that the server gave may be another image's as well.
-            copies = [image.image_id for image in scan.found if image.url == record.url]
+            copies = [image.image_id for image in scan.found if _is_copy(image.url, record)]
             try:
                 for image_id in copies[1:][: record.adds_sent - 1]:
                     await self._delete(pack_id, image_id)
@@ -294,3 +293,14 @@ class Reconciler:
             else:
                 self.unpaid += 1
             del debts.audits[job_id]
+
+
+def _is_copy(url: str, record: Record) -> bool:
+    """Whether an image of the pack is a copy of this job's alone, so that a surplus one may be deleted.
+
+    The minted url is. The server's own name for it is as long as it holds the minted file name, which no other url has;
+    under any other name it might be another job's image as well.
+    """
+    if record.url is None or url == record.url:
+        return url == record.url
+    return url == record.answered_url and record.url.rpartition("/")[2] in url

@@ -199,8 +199,17 @@ async def test_a_ticket_near_its_end_is_not_used(system, model, tmp_path):
         return answer
 
     model.next(RESERVE, at_its_end)
+    model.next(PUT, refused(500))
     assert (await system.run(ListSource(named(*pictures(tmp_path, 1))))).added == 1
-    assert (model.count(RESERVE), model.count(PUT)) == (2, 1)
+    assert (model.count(RESERVE), model.count(PUT)) == (2, 2)
+
+
+async def test_tickets_that_are_never_good_end_the_job_and_no_sooner(system, model, tmp_path):
+    model.expires_in_s = 0.0
+    model.always(PUT, refused(403, "AccessDenied"))
+    summary = await system.run(ListSource(named(*pictures(tmp_path, 1))))
+    assert (summary.failed, model.count(PUT)) == (1, FLOW.max_attempts)
+    assert system.journal.records()[0].attempts == FLOW.max_attempts
 
 
 @pytest.mark.parametrize("step", [page(200), refused(500), refused(503), silence(), silence(effect=True)])
@@ -396,10 +405,11 @@ async def test_a_suspect_job_runs_alone(system, model, tmp_path):
         together.append((model.in_flight, system.journal.kinds().count("Tested")))
         return do()
 
-    model.next(PUT, looked)
+    model.next(PUT, *[looked] * 20)
     summary = await system.run(ListSource(named(suspect, *others)))
     assert (summary.added, summary.exit_code) == (20, 0)
-    assert together[0] == (1, 1)
+    assert [tested for _, tested in together] == [0] * 19 + [1]  # it comes last
+    assert together[-1] == (1, 1)
 
 
 async def test_a_suspect_job_whose_add_is_uncertain_is_sent_again(system, model, tmp_path):
