@@ -5,11 +5,12 @@ What is asked is the caller's; nothing is journaled.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from ingest.assemble import connected
 from ingest.cli import configuration, looping
 from ingest.errors import Fatal, GaveUp, ImageError, Rejected, Retryable, Uncertain, UsageError
+from ingest.model import Operation
 from ingest.observe.metrics import Metrics
 from ingest.pipeline.guard import refusal
 from ingest.pipeline.stop import Stop
@@ -25,6 +26,9 @@ __all__ = ["ask"]
 
 T = TypeVar("T")
 
+NAMELESS: Final = frozenset({Operation.LIST_PACKS, Operation.LIST_FILES, Operation.GET_SUBSCRIPTION})
+# Requests that name nothing which could be missing, but the API itself.
+
 
 def ask(origins: Origins, question: Callable[[Connection], Coroutine[None, None, T]]) -> T:
     """What `question` gives. A refused key or plan is exit 3, no answer 75, and what the API rejects 2."""
@@ -39,7 +43,7 @@ def ask(origins: Origins, question: Callable[[Connection], Coroutine[None, None,
     except Fatal as error:
         raise refusal(error) from error
     except Rejected as error:
-        raise UsageError(str(error), code=error.reason, hint=_hint(error)) from error
+        raise UsageError(str(error).partition("\n")[0], code=error.reason, hint=_hint(error)) from error
     except Retryable as error:
         raise GaveUp(str(error), code=error.reason, hint="Run the same command again.") from error
     except Uncertain as error:
@@ -53,4 +57,8 @@ def ask(origins: Origins, question: Callable[[Connection], Coroutine[None, None,
 
 
 def _hint(error: Rejected) -> str:
-    return "Packs are named by id here: see `ingest packs list`." if error.status == 404 else ""
+    if error.status != 404:
+        return "Change what the message names; as it is it can't work."
+    if error.operation in NAMELESS:
+        return "Check GENVIRAL_BASE_URL: it usually ends in /api/partner/v1."
+    return "Packs are named by id here: see `ingest packs list`."

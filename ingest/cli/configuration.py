@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from ingest.cli import values
+from ingest.errors import UsageError
 from ingest.settings import DEFAULT_BASE_URL, ApiSettings, FlowSettings, ImageSettings, RunSettings, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ingest.cli.origins import Origins
-    from ingest.model import Target
 
-__all__ = ["api_settings", "journal_path", "run_settings", "secrets", "target"]
+__all__ = ["api_settings", "journal_path", "run_settings", "secrets"]
 
 FLOW, IMAGES, RUN = FlowSettings(), ImageSettings(), RunSettings()
 
@@ -65,18 +65,17 @@ def api_settings(origins: Origins) -> ApiSettings:
 
 
 def _base_url() -> str | None:
-    """The base URL that the environment names, if it does."""
-    return os.environ.get("GENVIRAL_BASE_URL", "").strip() or None
-
-
-def target() -> Target | None:
-    """The target that the environment names; None, any target, where it names none."""
-    named = _base_url()
-    if named is None:
-        return None
-    from ingest.assemble import target_of  # noqa: PLC0415 - loads the network
-
-    return target_of(named)
+    """The base URL that the environment names, if it does. `UsageError` for an empty one: it must not mean the real API
+    where somebody else's was meant.
+    """
+    named = os.environ.get("GENVIRAL_BASE_URL")
+    if named is not None and not named.strip():
+        raise UsageError(
+            "GENVIRAL_BASE_URL is empty.",
+            code="bad_base_url",
+            hint="Set it to the URL of the Packs API, or unset it for the real one.",
+        )
+    return named and named.strip()
 
 
 def journal_path(origins: Origins) -> Path:

@@ -1,6 +1,6 @@
 """`failures`, `retry` and `forget`: what is not added and why, and changing that by hand.
 
-Asks the API nothing, so packs are named by id. `GENVIRAL_BASE_URL`, where it is set, narrows to its jobs.
+Asks the API nothing, so packs are named by id. Whatever `GENVIRAL_BASE_URL` says, all of the journal is meant.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def failures(
     wanted = {_choice("--outcome", word, *choices) for word in outcome or choices}
     states = frozenset(state for state in State if standing.outcome(state) in wanted)
     is_json = origins.one("json", values.truth, False)
-    with SqliteReader.open(configuration.journal_path(origins), configuration.target()) as reader:
+    with SqliteReader.open(configuration.journal_path(origins), None) as reader:
         selection = Selection(states=states, reason=reason, pack_id=_known_pack(reader, pack))
         records = map(_failure, reader.records(selection))
         if is_json:
@@ -69,7 +69,7 @@ def failures(
     if rows:
         output.table(("OUTCOME", "REASON", "ATTEMPTS", "IMAGE", "PACK", "DETAIL"), rows)
     else:
-        output.line("Nothing of that kind: every image is in its pack.")
+        output.line("There is nothing of that kind in this journal.")
 
 
 def retry(
@@ -91,11 +91,11 @@ def retry(
     from ingest.policy.lifecycle import State  # noqa: PLC0415
 
     origins = told(ctx)
-    path, target = configuration.journal_path(origins), configuration.target()
+    path = configuration.journal_path(origins)
     state = State(_choice("--outcome", outcome or "failed", "failed", "rejected"))
-    with SqliteReader.open(path, target) as reader:
+    with SqliteReader.open(path, None) as reader:
         selection = Selection(states=frozenset({state}), reason=reason, pack_id=_known_pack(reader, pack))
-    with SqliteEditor.open(path, target) as editor:
+    with SqliteEditor.open(path, None) as editor:
         count = editor.retry(selection)
     if origins.one("json", values.truth, False):
         output.json_line({"retried": count})
@@ -119,11 +119,11 @@ def forget(
     from ingest.journal.tending import SqliteEditor, SqliteReader  # noqa: PLC0415
 
     origins = told(ctx)
-    path, target = configuration.journal_path(origins), configuration.target()
-    with SqliteReader.open(path, target) as reader:
+    path = configuration.journal_path(origins)
+    with SqliteReader.open(path, None) as reader:
         selection = Selection(pack_id=_known_pack(reader, pack))
     output.confirm("Forget the pending images of this journal?", is_confirmed=yes)
-    with SqliteEditor.open(path, target) as editor:
+    with SqliteEditor.open(path, None) as editor:
         gone, kept = editor.forget(selection)
     if origins.one("json", values.truth, False):
         output.json_line({"forgotten": gone, "kept": kept})

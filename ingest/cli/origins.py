@@ -179,7 +179,7 @@ def _wrong(given: Given, text: str, expected: str) -> UsageError:
     return UsageError(
         f"{given.origin}: {printable(text)!r} can't be used; expected is {expected}.",
         code="bad_value",
-        hint="See `ingest COMMAND --help` for what it takes.",
+        hint="The command's --help says what it takes.",
     )
 
 

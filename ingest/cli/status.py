@@ -38,7 +38,7 @@ def status(
 
     origins = told(ctx)
     path = configuration.journal_path(origins)
-    with SqliteReader.open(path, configuration.target()) as reader:
+    with SqliteReader.open(path, None) as reader:
         packs, runs, oldest = reader.packs(), reader.runs(RUNS_SHOWN), reader.oldest_pending()
     going_on = next((run for run in runs if _is_going_on(run)), None)
     counts = {pack.pack_id: _counts(pack.states) for pack in packs}

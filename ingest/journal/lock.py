@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["lock_path", "make_directory", "writer_lock"]
 
+ELSEWHERE_HINT: Final = "Choose another place with --journal PATH."
+
 MACHINE_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 # The place is right, the machine is not: another path would not mend it.
 
@@ -61,7 +63,13 @@ def writer_lock(journal: Path) -> Iterator[None]:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise _translated(error, f"The journal's directory {path.parent} can't be written") from error
+        hint = (
+            # Another journal would know nothing of what this one's runs have added.
+            "Make the directory writable, or move the journal to one that is and name it with --journal PATH."
+            if journal.exists()
+            else ELSEWHERE_HINT
+        )
+        raise _translated(error, f"The journal's directory {path.parent} can't be written", hint) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -78,16 +86,14 @@ def writer_lock(journal: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _translated(error: OSError, what: str) -> StopError:
+def _translated(error: OSError, what: str, hint: str = ELSEWHERE_HINT) -> StopError:
     if error.errno in MACHINE_ERRORS:
         return MachineError(
             f"{what}: {error.strerror}.",
             code="journal_unwritable",
             hint="Make room on its disk (or mend the disk) and run the same command again; nothing is lost.",
         )
-    return UsageError(
-        f"{what}: {error.strerror}.", code="journal_unwritable", hint="Choose another place with --journal PATH."
-    )
+    return UsageError(f"{what}: {error.strerror}.", code="journal_unwritable", hint=hint)
 
 
 def _in_use(journal: Path, content: bytes) -> JournalInUse:

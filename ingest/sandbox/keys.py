@@ -47,7 +47,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def __post_init__(self) -> None:
         public_id, dot, secret = self.key.partition(".")
         if not (public_id and dot and secret) or self.key.split() != [self.key]:
-            raise ValueError("an API key looks like public_id.secret")
+            raise ValueError("an API key such as public_id.secret")
 
     def __repr__(self) -> str:
         return f"ApiKey({self.public_id}.…, scope={self.scope!r}, tier={self.tier!r}, revoked={self.revoked})"

@@ -61,8 +61,8 @@ def walk(
 
     A link to a file counts as a file of that name when its target lies inside the root. A link to a directory inside
     is entered only where the walk can't reach that directory by its own name (it is hidden, say), and once: so no file
-    is found twice by way of linked directories, and no loop is possible. Links that lead outside are ignored, broken
-    ones unreadable. Memory grows with the depth of the tree, not with its size. Ends early once `stop` is set.
+    is found twice by way of linked directories, and no loop is possible. Links that lead outside, or nowhere, are
+    ignored. Memory grows with the depth of the tree, not with its size. Ends early once `stop` is set.
     """
     return _Walk(root, selection, report, stop, names_in_memory).files()
 
@@ -124,6 +124,9 @@ class _Walk:
             return None
         try:
             seen = os.stat(link)  # noqa: PTH116 - bytes
+        except FileNotFoundError:
+            note_ignored(self._report, "(broken link)")  # it stands for nothing, so nothing is missing
+            return None
         except OSError as error:
             self._note_unreadable(link, error)
             return None

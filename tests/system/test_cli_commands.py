@@ -163,12 +163,22 @@ def test_forget_keeps_what_may_have_been_sent(
     assert len(sandbox.urls("P")) == 2
 
 
-def test_the_target_narrows_where_it_is_named(ingest: CommandLine, pictures: Callable[..., Path]) -> None:
+def test_all_of_the_journal_is_told_wherever_the_api_is(ingest: CommandLine, pictures: Callable[..., Path]) -> None:
     assert ingest("run", pictures(1), "--pack", "P", "--create-pack").code == 0
     elsewhere = {"GENVIRAL_BASE_URL": "http://elsewhere.example/api"}
 
-    assert [line["kind"] for line in ingest("status", "--json", env=elsewhere).lines] == ["journal", "run"]
-    assert len(ingest("status", "--json", env={"GENVIRAL_BASE_URL": ""}).lines) == 3
+    assert ingest("status", "--json", env=elsewhere).lines == ingest("status", "--json").lines
+
+
+def test_a_base_url_without_its_path_is_told(
+    ingest: CommandLine, sandbox: Served, pictures: Callable[..., Path]
+) -> None:
+    bare = {"GENVIRAL_BASE_URL": sandbox.url}
+    for command in (["packs", "list"], ["subscription"], ["run", pictures(1), "--pack", "P", "--create-pack"]):
+        done = ingest(*command, env=bare)
+        assert done.code == 2, done
+        assert "/api/partner/v1" in done.err
+        assert "Traceback" not in done.err
 
 
 def test_commands_on_a_journal_that_is_not_there(ingest: CommandLine) -> None:
