@@ -139,7 +139,7 @@ def test_status_failures_retry_and_forget(ingest: CommandLine, sandbox: Served, 
     assert refused.code == 2, refused
     assert "--yes" in refused.err
     assert ingest("forget", "--yes", "--json").json == {"forgotten": 1, "kept": 0}
-    assert ingest("failures").out.startswith("Nothing of that kind")
+    assert ingest("failures").out.startswith("There is nothing of that kind")
 
 
 def test_forget_keeps_what_may_have_been_sent(
