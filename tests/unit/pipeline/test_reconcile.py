@@ -142,6 +142,33 @@ async def test_no_more_is_deleted_than_was_sent_beyond_the_first_in_pack_order(s
     assert len(pack.images) == 1 + max(1, copies - 1)
 
 
+async def test_an_audit_that_may_not_delete_leaves_the_run_unfinished_and_asks_once(system, model, tmp_path):
+    async def twice(_call, do):
+        do()
+        return do()
+
+    model.next(ADD, silence(), twice)
+    model.next(DELETE, refused(422))
+    summary = await system.run(ListSource(named(*pictures(tmp_path, 1))))
+    assert (summary.added, summary.exit_code, model.count(DELETE)) == (1, 75, 1)
+    assert system.journal.records()[0].audit_is_open
+    # The debt stays in the journal, and the next run pays it.
+    assert (await system.run()).exit_code == 0
+    assert len(urls(model)) == 1
+
+
+async def test_a_delete_that_fails_is_tried_again_after_a_pause(system, model, tmp_path):
+    async def twice(_call, do):
+        do()
+        return do()
+
+    model.next(ADD, silence(), twice)
+    model.next(DELETE, refused(500), silence())
+    summary = await system.run(ListSource(named(*pictures(tmp_path, 1))))
+    assert (summary.added, summary.exit_code, model.count(DELETE)) == (1, 0, 3)
+    assert len(urls(model)) == 1
+
+
 async def test_each_add_that_was_sent_allows_one_deletion(system, model, tmp_path):
     late = Late()
 
