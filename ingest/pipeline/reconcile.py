@@ -267,7 +267,8 @@ class Reconciler:
         try:
             is_gone = await self._packs.is_gone(pack_id)
         except (Fatal, Stopped):
-            return  # the run ends; the debts stay in the journal
+            debts.not_before = math.inf  # the run ends; the debts stay in the journal
+            return
         if not is_gone:
             debts.not_before = time.monotonic() + self._settings.backoff_cap_s
             return
