@@ -105,13 +105,8 @@ async def connected(settings: Settings, *, metrics: Metrics, stop: Stop) -> Asyn
         Lane.API: Gate(Lane.API, settings.flow, rate=settings.flow.rate, recorder=metrics),
         Lane.STORAGE: Gate(Lane.STORAGE, settings.flow, rate=None, recorder=metrics),
     }
-    for lane, gate in gates.items():
-        metrics.watch_lane(
-            lane,
-            limit=lambda gate=gate: gate.pacer.rate,  # type: ignore[misc]
-            concurrency=lambda gate=gate: gate.concurrency,  # type: ignore[misc]
-            in_flight=lambda gate=gate: gate.in_flight,  # type: ignore[misc]
-        )
+    for gate in gates.values():
+        _watch(gate, metrics)
     async with HttpTransport.open(settings.api, settings.flow.concurrency) as bare:
         transport = GatedTransport(bare, gates, recorder=metrics)
         past_the_gate = PacksClient(bare, credentials, target)
@@ -130,6 +125,15 @@ async def connected(settings: Settings, *, metrics: Metrics, stop: Stop) -> Asyn
             gates=gates,
             transport=transport,
         )
+
+
+def _watch(gate: Gate, metrics: Metrics) -> None:
+    metrics.watch_lane(
+        gate.lane,
+        limit=lambda: gate.pacer.rate,
+        concurrency=lambda: gate.concurrency,
+        in_flight=lambda: gate.in_flight,
+    )
 
 
 @contextlib.asynccontextmanager

@@ -27,8 +27,12 @@ does I/O or decides anything.
 from __future__ import annotations
 
 import enum
+import errno
+from typing import Final
 
 __all__ = [
+    "MACHINE_ERRNOS",
+    "MACHINE_HINT",
     "Fatal",
     "GaveUp",
     "ImageChanged",
@@ -189,6 +193,12 @@ class Refused(StopError):
     """The API refuses this key, plan or tier: a person must act; jobs stay pending."""
 
     exit_code = 3
+
+
+MACHINE_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What the system says where the machine is at fault, and not the place: another path would not mend it."""
+
+MACHINE_HINT: Final = "Make room on the disk (or mend it) and run the same command again; nothing is lost."
 
 
 class MachineError(StopError):

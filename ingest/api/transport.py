@@ -11,7 +11,6 @@ import contextlib
 import ssl
 import time
 from dataclasses import dataclass, field
-from importlib import metadata
 from typing import TYPE_CHECKING, Final, Protocol
 
 import aiohttp
@@ -23,6 +22,7 @@ from ingest.api.environment import Proxies, tls_context
 from ingest.api.redaction import without_query
 from ingest.errors import RequestFailure
 from ingest.model import Lane, Operation
+from ingest.observe.version import version
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
@@ -232,7 +232,7 @@ def _session(tls: ssl.SSLContext, timeout_s: float) -> aiohttp.ClientSession:
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=tls, limit=0, keepalive_timeout=KEEPALIVE_S),
         cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"User-Agent": f"ingest/{_version()}", "Accept": "application/json"},
+        headers={"User-Agent": f"ingest/{version()}", "Accept": "application/json"},
         timeout=aiohttp.ClientTimeout(total=None, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
         trace_configs=[trace],
     )
@@ -327,10 +327,3 @@ def _os_text(error: BaseException) -> str:
             return text
         case _:
             return type(error).__name__
-
-
-def _version() -> str:
-    try:
-        return metadata.version("ingest")
-    except metadata.PackageNotFoundError:
-        return "unknown"

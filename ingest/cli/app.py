@@ -43,9 +43,9 @@ def root(
 ) -> None:
     """What is asked without a command."""
     if version:
-        from importlib.metadata import version as installed  # noqa: PLC0415 - 20 ms that only this needs
+        from ingest.observe.version import version as installed  # noqa: PLC0415 - 20 ms that only this needs
 
-        output.line(f"ingest {installed('ingest')}")
+        output.line(f"ingest {installed()}")
         raise typer.Exit
     if ctx.invoked_subcommand is None:
         raise UsageError(

@@ -6,7 +6,6 @@ The exit codes are DESIGN §7's; what raised an error has said by its class whic
 from __future__ import annotations
 
 import contextlib
-import errno
 import signal
 import sys
 import traceback
@@ -18,7 +17,7 @@ from typer.exceptions import TyperException
 
 from ingest.cli import configuration, output, values
 from ingest.cli.origins import of_process
-from ingest.errors import StopError
+from ingest.errors import MACHINE_ERRNOS, MACHINE_HINT, MachineError, StopError
 from ingest.model import Summary, SummaryError
 
 if TYPE_CHECKING:
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["Crashed", "Signalled", "signals_raise", "tell"]
 
 BUG: Final = 70
-MACHINE: Final = 74
-
-MACHINE_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class Signalled(BaseException):
@@ -97,13 +93,13 @@ def _judged(problem: BaseException) -> tuple[int, SummaryError]:
             return 128 + number, error
         case Abort() | EOFError():
             return 2, SummaryError(code="not_confirmed", message="Not confirmed; nothing was done.", hint="")
-        case OSError() if problem.errno in MACHINE_ERRORS:
+        case OSError() if problem.errno in MACHINE_ERRNOS:
             error = SummaryError(
                 code="machine",
                 message=f"This machine can't go on: {problem.strerror}.",
-                hint="Make room (or mend what is wrong) and run the same command again; nothing is lost.",
+                hint=MACHINE_HINT,
             )
-            return MACHINE, error
+            return MachineError.exit_code, error
         case _:
             error = SummaryError(
                 code="bug",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,13 +10,12 @@ from ingest.cli import options, output, values
 from ingest.cli.origins import told
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ingest.api.messages import FileEntry
     from ingest.assemble import Connection
 
 __all__ = ["app"]
-
-PAGE: Final = 100
-# The most that List files gives at once (API.md, Details).
 
 app = typer.Typer(
     help="List uploaded files, and upload some.",
@@ -38,21 +37,17 @@ def list_files(
     """List the files that were uploaded with this key."""
     import msgspec  # noqa: PLC0415 - loaded when a command runs
 
+    from ingest.api.paging import read_all  # noqa: PLC0415
     from ingest.cli import calling  # noqa: PLC0415
 
     async def question(connection: Connection) -> list[FileEntry]:
-        found: list[FileEntry] = []
-        while limit is None or len(found) < limit:
-            size = PAGE if limit is None else min(PAGE, limit - len(found))
-            page = await connection.ask(
-                lambda size=size: connection.client.list_files(  # type: ignore[misc]
-                    limit=size, offset=len(found), file_type=kind, context=context
-                )
+        async def page(size: int, offset: int) -> tuple[Sequence[FileEntry], int]:
+            found = await connection.ask(
+                lambda: connection.client.list_files(limit=size, offset=offset, file_type=kind, context=context)
             )
-            found.extend(page.files)
-            if not page.files or len(found) >= page.total:
-                break
-        return found
+            return found.files, found.total
+
+        return await read_all(page, most=limit)
 
     origins = told(ctx)
     found = calling.ask(origins, question)

@@ -11,6 +11,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING, TypeVar
 
+import anyio
+
 from ingest.cli.ending import Signalled
 
 if TYPE_CHECKING:
@@ -47,19 +49,15 @@ def handling_signals(handle: Callable[[signal.Signals], None]) -> Iterator[None]
 async def until_signalled(main: Coroutine[None, None, T]) -> T:
     """What `main` gives; at a signal it is cancelled, and `Signalled` raised once it has cleaned up."""
     came: list[signal.Signals] = []
-    task = asyncio.ensure_future(main)
+    with anyio.CancelScope() as scope:
 
-    def handle(number: signal.Signals) -> None:
-        came.append(number)
-        task.cancel()
+        def handle(number: signal.Signals) -> None:
+            came.append(number)
+            scope.cancel()
 
-    with handling_signals(handle):
-        try:
-            return await task
-        except asyncio.CancelledError:
-            if came:
-                raise Signalled(came[0]) from None
-            raise
+        with handling_signals(handle):
+            return await main
+    raise Signalled(came[0])  # nothing else cancels the scope
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

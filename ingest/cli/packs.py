@@ -5,7 +5,7 @@ Packs are named by id here; names are for `run`. Reads and changes no journal.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar
 
 import typer
 
@@ -13,7 +13,7 @@ from ingest.cli import options, output, values
 from ingest.cli.origins import told
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
     from ingest.api.messages import AddedImage, Pack, PackSummary
     from ingest.assemble import Connection
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 T = TypeVar("T")
-
-PAGE: Final = 100
-# The most that List packs gives at once (API.md, Details).
 
 app = typer.Typer(
     help="List, read, make, change and delete packs.",
@@ -51,20 +48,16 @@ def list_packs(
     config: options.Config = None,
 ) -> None:
     """List the packs that this key sees."""
+    from ingest.api.paging import read_all  # noqa: PLC0415 - loaded when a command runs
 
     async def question(connection: Connection) -> list[PackSummary]:
-        found: list[PackSummary] = []
-        while limit is None or len(found) < limit:
-            size = PAGE if limit is None else min(PAGE, limit - len(found))
-            page = await connection.ask(
-                lambda size=size: connection.client.list_packs(  # type: ignore[misc]
-                    search=search, limit=size, offset=len(found), include_public=public
-                )
+        async def page(size: int, offset: int) -> tuple[Sequence[PackSummary], int]:
+            found = await connection.ask(
+                lambda: connection.client.list_packs(search=search, limit=size, offset=offset, include_public=public)
             )
-            found.extend(page.packs)
-            if not page.packs or len(found) >= page.total:
-                break
-        return found
+            return found.packs, found.total
+
+        return await read_all(page, most=limit)
 
     origins, found = _asked(ctx, question)
     if _is_json(origins):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ingest.cli import output, values
@@ -11,10 +12,12 @@ from ingest.images.memory import MemoryBudget
 from ingest.model import Locator
 from ingest.observe.text import printable
 from ingest.settings import ImageSettings
+from ingest.sources.selection import file_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
+    from ingest.api.client import PacksClient
     from ingest.api.messages import UploadTicket
     from ingest.assemble import Connection
     from ingest.cli.origins import Origins
@@ -31,24 +34,18 @@ def of(paths: Sequence[str], origins: Origins, *, is_json: bool) -> Callable[[Co
         memory = MemoryBudget(settings.max_memory_bytes)
         for path in paths:
             with await inspect(Locator(os.path.abspath(path)), settings, memory) as image:  # noqa: ASYNC240, PTH100 - text only
-                name = _sendable(path)
-                ticket = await connection.ask(lambda image=image, name=name: _sent(connection, image, name))  # type: ignore[misc]
+                ticket = await connection.ask(partial(_sent, connection.client, image, file_name(path)))
                 _print(path, ticket, image, is_json=is_json)
 
     return question
 
 
-async def _sent(connection: Connection, image: Inspected, name: str) -> UploadTicket:
+async def _sent(client: PacksClient, image: Inspected, name: str) -> UploadTicket:
     """Reserve and put; again is harmless, and the only way after a ticket that is out of date."""
-    client, size = connection.client, image.stamp.size_bytes
+    size = image.stamp.size_bytes
     ticket = await client.upload_file(image.content_type, filename=name, size_bytes=size)
     await client.put_file(ticket, image.body, content_type=image.content_type, content_length=size)
     return ticket
-
-
-def _sendable(path: str) -> str:
-    name = os.fsencode(os.path.basename(path)).decode("utf-8", "replace")  # noqa: PTH119 - text only
-    return name or "image"
 
 
 def _print(path: str, ticket: UploadTicket, image: Inspected, *, is_json: bool) -> None:

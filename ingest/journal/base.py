@@ -22,6 +22,7 @@ __all__ = [
     "Candidate",
     "Change",
     "Claimed",
+    "Excused",
     "Inspection",
     "Joined",
     "Journal",
@@ -122,10 +123,16 @@ class Inspection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tested:
-    """The job is about to run alone (or waits, and no more does); durable before it does, so that dying there tells."""
+    """The job is about to run alone; durable before it does, so that dying there tells."""
 
     job_id: JobId
-    is_alone: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Excused:
+    """The job runs alone no more, but waits for an equal one: what the process dies of now is none of its doing."""
+
+    job_id: JobId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +196,7 @@ class AuditClosed:
     job_id: JobId
 
 
-Change: TypeAlias = Tested | Spent | Stored | Parked | Resent | Settled | Released | AuditClosed
+Change: TypeAlias = Tested | Excused | Spent | Stored | Parked | Resent | Settled | Released | AuditClosed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

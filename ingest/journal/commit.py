@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 import anyio
 
+from ingest.journal.database import transaction
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from ingest.errors import StopError
 
@@ -156,7 +158,7 @@ class GroupCommit:
     @staticmethod
     def _run(connection: sqlite3.Connection, batch: list[_Member[Any]]) -> list[_Told]:
         told: list[_Told] = []
-        with _transaction(connection):
+        with transaction(connection):
             for work, future in batch:
                 try:
                     told.append(_Told(future, work(connection)))
@@ -170,7 +172,7 @@ class GroupCommit:
     def _run_guarded(connection: sqlite3.Connection, batch: list[_Member[Any]]) -> list[_Told]:
         """The same with a savepoint a member, which costs two statements more: however many fail, once is enough."""
         told: list[_Told] = []
-        with _transaction(connection):
+        with transaction(connection):
             for work, future in batch:
                 connection.execute("SAVEPOINT member")
                 try:
@@ -212,18 +214,6 @@ class GroupCommit:
 
 class _MemberFailed(Exception):
     """One member's work failed; nothing of its batch is committed yet."""
-
-
-@contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        with contextlib.suppress(sqlite3.Error):  # a full disk has rolled it back already
-            connection.execute("ROLLBACK")
-        raise
 
 
 def _is_shared(error: Exception) -> bool:

@@ -5,6 +5,7 @@ Knows nothing of jobs and runs: `rows` knows the columns, `lock` who may write.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sqlite3
@@ -12,9 +13,11 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ingest.errors import JournalCorrupt, JournalInUse, JournalNewer, MachineError, UsageError
+from ingest.errors import MACHINE_HINT, JournalCorrupt, JournalInUse, JournalNewer, MachineError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ingest.errors import StopError
 
 __all__ = [
@@ -24,6 +27,7 @@ __all__ = [
     "connect",
     "connect_readonly",
     "file_system",
+    "transaction",
     "translated",
 ]
 
@@ -206,6 +210,19 @@ def _migrate(connection: sqlite3.Connection, version: int) -> None:
         )
 
 
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All that is written inside, or nothing of it."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):  # a full disk has rolled it back already
+            connection.execute("ROLLBACK")
+        raise
+
+
 def _primary(error: Exception) -> int:
     """The primary result code, without what the extended one adds (https://www.sqlite.org/rescode.html)."""
     return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)) & 0xFF
@@ -237,5 +254,5 @@ def translated(error: Exception, path: Path) -> StopError:
             return MachineError(
                 f"The journal {path} can't be used: {told}.",
                 code="journal_unwritable",
-                hint="Make room on its disk (or mend the disk) and run the same command again; nothing is lost.",
+                hint=MACHINE_HINT,
             )

@@ -7,7 +7,6 @@ an unclean end never asks a person to remove anything. Readers take no lock.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import time
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from ingest.errors import JournalInUse, MachineError, UsageError
+from ingest.errors import MACHINE_ERRNOS, MACHINE_HINT, JournalInUse, MachineError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["lock_path", "make_directory", "writer_lock"]
 
 ELSEWHERE_HINT: Final = "Choose another place with --journal PATH."
-
-MACHINE_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-# The place is right, the machine is not: another path would not mend it.
 
 
 class _Holder(msgspec.Struct, frozen=True):
@@ -87,11 +83,11 @@ def writer_lock(journal: Path) -> Iterator[None]:
 
 
 def _translated(error: OSError, what: str, hint: str = ELSEWHERE_HINT) -> StopError:
-    if error.errno in MACHINE_ERRORS:
+    if error.errno in MACHINE_ERRNOS:
         return MachineError(
             f"{what}: {error.strerror}.",
             code="journal_unwritable",
-            hint="Make room on its disk (or mend the disk) and run the same command again; nothing is lost.",
+            hint=MACHINE_HINT,
         )
     return UsageError(f"{what}: {error.strerror}.", code="journal_unwritable", hint=hint)
 

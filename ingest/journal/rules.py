@@ -12,6 +12,7 @@ from ingest.journal.base import (
     QUARANTINED,
     AuditClosed,
     Claimed,
+    Excused,
     Joined,
     Known,
     Parked,
@@ -179,8 +180,10 @@ def put_back(record: Record) -> Record:
 def apply(record: Record, change: Change, *, now: float, run_id: RunId) -> Record:
     """The record after `change`; `now` in Unix seconds. `IllegalTransition` for what can't happen."""
     match change:
-        case Tested(is_alone=is_alone):
-            return replace(record, state=_moved(record, Event.TEST), is_alone=is_alone)
+        case Tested():
+            return replace(record, state=_moved(record, Event.TEST), is_alone=True)
+        case Excused():
+            return replace(record, state=_moved(record, Event.EXCUSE), is_alone=False)
         case Spent(attempts=attempts, reason=reason):
             return replace(record, state=_moved(record, Event.SPEND), attempts=attempts, reason=reason)
         case Stored(inspection=seen, url=url):

@@ -15,7 +15,7 @@ import msgspec
 
 from ingest.journal import rules
 from ingest.journal.base import PackRecord, RunRecord, Selection
-from ingest.journal.database import connect, connect_readonly, translated
+from ingest.journal.database import connect, connect_readonly, transaction, translated
 from ingest.journal.lock import writer_lock
 from ingest.journal.rows import COLUMNS, IS_NOT_ADDED, IS_SETTLED, IS_UNSETTLED, record_of, update
 from ingest.model import JobId, PackId, RunId, Summary
@@ -126,7 +126,7 @@ class SqliteEditor:
         where, parameters = _where(self._target, replace(selection, states=states))
         statement = f"SELECT {COLUMNS} FROM jobs WHERE {where} AND job_id > ? ORDER BY job_id LIMIT {BATCH}"  # noqa: S608
         count, after = 0, JobId(0)
-        with self._transaction():
+        with transaction(self._connection):
             while chosen := [record_of(row) for row in self._connection.execute(statement, [*parameters, after])]:
                 for record in chosen:
                     update(self._connection, record, rules.retry(record))
@@ -136,23 +136,12 @@ class SqliteEditor:
     def forget(self, selection: Selection) -> tuple[int, int]:
         """See `JournalEditor.forget`."""
         states = UNSENT | SENT if selection.states is None else selection.states
-        with self._transaction():
+        with transaction(self._connection):
             where, parameters = _where(self._target, replace(selection, states=states & SENT))
             kept = self._connection.execute(f"SELECT count(*) FROM jobs WHERE {where}", parameters).fetchone()[0]  # noqa: S608
             where, parameters = _where(self._target, replace(selection, states=states & UNSENT))
             gone = self._connection.execute(f"DELETE FROM jobs WHERE {where}", parameters).rowcount  # noqa: S608
         return gone, int(kept)
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._connection.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):  # a full disk has rolled it back already
-                self._connection.execute("ROLLBACK")
-            raise
 
 
 @contextlib.contextmanager

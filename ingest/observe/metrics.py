@@ -6,7 +6,6 @@ come from closed sets only, and each series of a closed set starts at 0, so that
 
 from __future__ import annotations
 
-from importlib import metadata
 from typing import TYPE_CHECKING, Final, get_args
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
@@ -30,6 +29,7 @@ from ingest.observe.recorders import (
     Resolution,
     RunRecorder,
 )
+from ingest.observe.version import version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -132,7 +132,7 @@ class Metrics(RequestRecorder, LaneRecorder, JobRecorder, DeliveryRecorder, Jour
         )
         self._fatal = {reason: fatal.labels(reason) for reason in FATAL_REASONS}
         build = Info("ingest_build", "The version of this program.", registry=self.registry)
-        build.info({"version": _version()})
+        build.info({"version": version()})
 
     def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
         return Counter(name, help_text, labels, registry=self.registry)
@@ -238,10 +238,3 @@ class _WithoutCreated(Collector):
 
 def _is_status_code(status: str) -> bool:
     return len(status) == 3 and status.isascii() and status.isdigit() and "100" <= status <= "599"
-
-
-def _version() -> str:
-    try:
-        return metadata.version("ingest")
-    except metadata.PackageNotFoundError:  # run from a source tree that is not installed
-        return "unknown"

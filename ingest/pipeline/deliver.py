@@ -20,7 +20,7 @@ from ingest.errors import (
     Uncertain,
 )
 from ingest.images.inspect import inspect
-from ingest.journal.base import Inspection, Parked, Released, Resent, Spent, Stored, Tested
+from ingest.journal.base import Excused, Inspection, Parked, Released, Resent, Spent, Stored, Tested
 from ingest.model import Outcome
 from ingest.observe.logging import get_logger
 from ingest.observe.text import printable
@@ -100,8 +100,8 @@ class _JobAttempts:
         self._settler = settler
         self._max_attempts = max_attempts
 
-    def may_retry(self, error: Retryable | Uncertain, *, is_outage: bool) -> bool:
-        """See `Attempts.may_retry`."""
+    def spend(self, error: Retryable | Uncertain, *, is_outage: bool) -> bool:
+        """See `Attempts.spend`."""
         if is_outage or not error.is_answer or is_refusal(error):
             return True
         record = self._work.record = replace(self._work.record, attempts=self._work.record.attempts + 1)
@@ -226,7 +226,7 @@ class Deliver:
             self._twins.shelve(work, seen.fingerprint)
             if work.record.is_alone:
                 # What kills the process from here on is none of its doing.
-                work.record = await self._journal.submit(Tested(job_id=work.record.job_id, is_alone=False))
+                work.record = await self._journal.submit(Excused(job_id=work.record.job_id))
             return False
         equal = await self._journal.find_equal(work.record, seen.fingerprint)
         if equal is None:
@@ -273,7 +273,7 @@ class Deliver:
             self._settler.settle(work, Outcome.REJECTED, reason=reason, detail=str(error))
         except (Uncertain, Retryable) as error:
             if isinstance(error, Uncertain):
-                self._attempts(work).may_retry(error, is_outage=self._is_outage())
+                self._attempts(work).spend(error, is_outage=self._is_outage())
             # Not waited for: dying before it is durable leaves `stored`, which means the same.
             self._settler.record(Parked(job_id=record.job_id, reason=error.reason))
             work.record = replace(work.record, reason=error.reason)

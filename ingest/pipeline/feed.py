@@ -17,6 +17,7 @@ from ingest.journal.base import Candidate, Claimed, Joined, Known
 from ingest.model import Job, JobId, Locator, Outcome
 from ingest.pipeline.work import RELEASE_TIMEOUT_S, SUSPECT_DEATHS, Naming, Work, release
 from ingest.sources.base import Delivery
+from ingest.sources.selection import file_name, sendable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["Feed"]
 
 RESUME_BATCH: Final = 256
-MAX_FILE_NAME: Final = 255
 
 
 class Feed:
@@ -150,7 +150,7 @@ class Feed:
             key=f"id:{job.id}" if job.id is not None else locator,
             pack_id=pack.pack_id,
             locator=locator,
-            file_name=_file_name(job),
+            file_name=sendable(job.file_name) if job.file_name else file_name(job.image),
             stamp=delivery.stamp,
         )
 
@@ -185,13 +185,6 @@ class Feed:
         self._tally.skip(outcome, is_unchanged=outcome is Outcome.DUPLICATE and naming.delivery.stamp is not None)
         await naming.delivery.acknowledge(outcome, record.reason)
         self._deliveries.delivery(naming.source, "acknowledged")
-
-
-def _file_name(job: Job) -> str:
-    """What the pack shows: 1 to 255 characters of text, whatever bytes the file's name has."""
-    name = job.file_name or os.path.basename(job.image)  # noqa: PTH119
-    text = os.fsencode(name).decode("utf-8", "replace")
-    return text[:MAX_FILE_NAME] or "image"
 
 
 def _job_of(record: Record) -> Job:

@@ -17,7 +17,7 @@ from ingest.api.answers import is_foreign, retry_after_s
 from ingest.api.transport import NoAnswer
 from ingest.model import Lane
 from ingest.policy.breaker import Breaker
-from ingest.policy.pacing import Pacer
+from ingest.policy.pacing import Pacer, is_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,7 +102,7 @@ class Gate:
             case NoAnswer():
                 self.last_failure = str(end)
                 self.breaker.failed(now, jitter=random.random())  # noqa: S311 - jitter, not a secret
-            case _ if end.status == 429 or (end.status == 503 and retry_after_s is not None):
+            case _ if is_refusal(end.status, retry_after_s):
                 pause_s = self.pacer.refused(now, retry_after_s=retry_after_s, jitter=random.random())  # noqa: S311
                 self._recorder.lane_paused(self.lane, "throttled" if retry_after_s is None else "retry_after", pause_s)
                 self.breaker.answered()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 
+from ingest.api.paging import read_all
 from ingest.errors import Fatal, GaveUp, Rejected, Retryable, Uncertain, UsageError
 from ingest.model import Operation, PackId
 from ingest.observe.logging import get_logger
@@ -31,9 +32,6 @@ __all__ = ["Packs", "ResolvedPack"]
 T = TypeVar("T")
 
 log = get_logger("pipeline")
-
-PAGE: Final = 100
-# The most that List packs gives at once (API.md, Details).
 
 MAX_NAME: Final = 120
 # Characters, after trimming (API.md, Details).
@@ -163,18 +161,16 @@ class Packs:
 
     async def _by_name(self, name: str, *, include_public: bool = False) -> list[PackSummary]:
         """Every pack of exactly that name. `search` finds parts of names, and images' words: it only narrows."""
-        found: dict[str, PackSummary] = {}
-        offset = 0
-        while True:
-            page = await self._asked(
-                lambda offset=offset: self._client.list_packs(  # type: ignore[misc]
-                    search=name, limit=PAGE, offset=offset, include_public=include_public
-                )
+
+        async def page(limit: int, offset: int) -> tuple[Sequence[PackSummary], int]:
+            found = await self._asked(
+                lambda: self._client.list_packs(search=name, limit=limit, offset=offset, include_public=include_public)
             )
-            found.update((pack.id, pack) for pack in page.packs if pack.name == name)
-            offset += len(page.packs)
-            if not page.packs or offset >= page.total:
-                return list(found.values())
+            return found.packs, found.total
+
+        # A pack that is made meanwhile shifts the pages, and one may be told twice.
+        found = {pack.id: pack for pack in await read_all(page) if pack.name == name}
+        return list(found.values())
 
     async def _unknown(self, name: str) -> UsageError:
         public = await self._by_name(name, include_public=True)

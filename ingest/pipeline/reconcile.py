@@ -23,7 +23,7 @@ from ingest.pipeline.stop import Stopped
 from ingest.policy.retry import backoff_s
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from ingest.api.client import PacksClient
     from ingest.api.messages import PackScan
@@ -45,24 +45,22 @@ log = get_logger("pipeline")
 READ_SPACING: Final = 10.0
 # Between two reads of one pack lie at least ten times their duration: a pack is answered whole, however large.
 
-IN_FLIGHT: Final = math.inf
-# When an add that is under way ended.
-
 
 @dataclass(slots=True)
 class _Debts:
     """What one pack is to be read for. Times are monotonic seconds."""
 
     parked: dict[JobId, tuple[Work, float]] = field(default_factory=dict)  # with the end of its last add
-    audits: dict[JobId, tuple[Record, float]] = field(default_factory=dict)
+    audits: dict[JobId, tuple[Record, float]] = field(default_factory=dict)  # with the end of its last add
+    unended: set[JobId] = field(default_factory=set)  # audits whose last add has not ended: a read says nothing yet
     not_before: float = -math.inf
     failures: int = 0
 
     def due_at(self, settle_delay_s: float) -> float:
         """When a read would settle something."""
-        # Jobs are parked in the order of their ends, so the first is the earliest: thousands may wait.
+        # Both are in the order of the ends, so the first is the earliest: thousands may wait.
         parked = next((ended_at for _, ended_at in self.parked.values()), math.inf)
-        audits = min((ended_at for _, ended_at in self.audits.values()), default=math.inf)
+        audits = next((ended_at for _, ended_at in self.audits.values()), math.inf)
         return max(self.not_before, min(parked, audits) + settle_delay_s)
 
 
@@ -105,7 +103,7 @@ class Reconciler:
     @property
     def audit_count(self) -> int:
         """Audits that are open."""
-        return sum(len(debts.audits) for debts in self._debts.values())
+        return sum(len(debts.audits) + len(debts.unended) for debts in self._debts.values())
 
     @property
     def due_in_s(self) -> float:
@@ -119,13 +117,14 @@ class Reconciler:
 
     def owe_audit(self, work: Work) -> None:
         """Another add of this job's url is about to be sent."""
-        self._of(work.record.pack_id).audits[work.record.job_id] = (work.record, IN_FLIGHT)
+        self._of(work.record.pack_id).unended.add(work.record.job_id)
 
     def add_ended(self, work: Work) -> None:
         """An add of this job has ended: its audit, if it owes one, is due a settle delay from now."""
-        audits = self._of(work.record.pack_id).audits
-        if work.record.job_id in audits:
-            audits[work.record.job_id] = (work.record, time.monotonic())
+        debts = self._of(work.record.pack_id)
+        if work.record.job_id in debts.unended:
+            debts.unended.remove(work.record.job_id)
+            debts.audits[work.record.job_id] = (work.record, time.monotonic())
             self._wake()
 
     def inherit(self, audits: Iterable[Record]) -> None:
@@ -165,9 +164,12 @@ class Reconciler:
 
     async def _read(self, pack_id: PackId, debts: _Debts) -> None:
         begun = time.monotonic()
+        # The request may wait at its gate for longer than a settle delay: what is parked while it does is not looked
+        # for, and that it is not found tells nothing.
+        parked, audits = dict(debts.parked), dict(debts.audits)
         wanted = {
             url
-            for record in (*(work.record for work, _ in debts.parked.values()), *(r for r, _ in debts.audits.values()))
+            for record in (*(work.record for work, _ in parked.values()), *(record for record, _ in audits.values()))
             for url in (record.url, record.answered_url)
             if url is not None
         }
@@ -187,12 +189,12 @@ class Reconciler:
             "pack.read",
             pack_id=pack_id,
             images=scan.image_count,
-            parked=len(debts.parked),
-            audits=len(debts.audits),
+            parked=len(parked),
+            audits=len(audits),
             duration_s=round(scan.duration_s, 3),
         )
-        await self._resolve_parked(debts, scan)
-        await self._audit(pack_id, debts, scan)
+        await self._resolve_parked(debts, parked, scan)
+        await self._audit(pack_id, debts, audits, scan)
 
     def _back_off(self, pack_id: PackId, debts: _Debts, error: RequestError) -> None:
         debts.failures += 1
@@ -205,9 +207,9 @@ class Reconciler:
         debts.not_before = max(debts.not_before, time.monotonic() + delay_s)
         log.info("lookup.failed", pack_id=pack_id, reason=error.reason, delay_s=round(delay_s, 3))
 
-    async def _resolve_parked(self, debts: _Debts, scan: PackScan) -> None:
+    async def _resolve_parked(self, debts: _Debts, parked: Mapping[JobId, tuple[Work, float]], scan: PackScan) -> None:
         image_ids = {image.url: image.image_id for image in reversed(scan.found)}
-        for job_id, (work, ended_at) in list(debts.parked.items()):
+        for job_id, (work, ended_at) in parked.items():
             record = work.record
             image_id = image_ids.get(record.url or "") or image_ids.get(record.answered_url or "")
             if image_id is not None:
@@ -222,14 +224,16 @@ class Reconciler:
                 else:
                     work.is_absent = True
                     # Until the next add has ended, a read says nothing about the audit that an earlier one owes.
-                    if job_id in debts.audits:
-                        debts.audits[job_id] = (record, IN_FLIGHT)
+                    if debts.audits.pop(job_id, None) is not None:
+                        debts.unended.add(job_id)
                     await self.again(work)
 
-    async def _audit(self, pack_id: PackId, debts: _Debts, scan: PackScan) -> None:
+    async def _audit(
+        self, pack_id: PackId, debts: _Debts, audits: Mapping[JobId, tuple[Record, float]], scan: PackScan
+    ) -> None:
         failure: RequestError | None = None
-        for job_id, (record, ended_at) in list(debts.audits.items()):
-            if scan.began_at < ended_at + self._settings.settle_delay_s:
+        for job_id, (record, ended_at) in audits.items():
+            if job_id in debts.unended or scan.began_at < ended_at + self._settings.settle_delay_s:
                 continue
             copies = [image.image_id for image in scan.found if _is_copy(image.url, record)]
             try:

@@ -14,6 +14,7 @@ from ingest.errors import Fatal, Retryable, Uncertain
 from ingest.model import Operation
 from ingest.observe.logging import get_logger
 from ingest.pipeline.gate import REFUSED_KEY
+from ingest.policy import pacing
 from ingest.policy.retry import backoff_s
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ log = get_logger("pipeline")
 class Attempts(Protocol):
     """Whose patience a retry uses up."""
 
-    def may_retry(self, error: Retryable, *, is_outage: bool) -> bool:
-        """Count this failure; whether the request may be sent again. `is_outage`: the whole lane fails."""
+    def spend(self, error: Retryable, *, is_outage: bool) -> bool:
+        """Count this failure; whether patience is left to send the request again. `is_outage`: the whole lane fails."""
         ...
 
 
@@ -47,8 +48,8 @@ class Few:
 
     left: int = 4
 
-    def may_retry(self, error: Retryable, *, is_outage: bool) -> bool:
-        """See `Attempts.may_retry`."""
+    def spend(self, error: Retryable, *, is_outage: bool) -> bool:
+        """See `Attempts.spend`."""
         self.left -= 1
         return self.left > 0
 
@@ -56,8 +57,8 @@ class Few:
 class Once:
     """No patience: whoever asks keeps a schedule of its own."""
 
-    def may_retry(self, error: Retryable, *, is_outage: bool) -> bool:
-        """See `Attempts.may_retry`."""
+    def spend(self, error: Retryable, *, is_outage: bool) -> bool:
+        """See `Attempts.spend`."""
         return False
 
 
@@ -67,8 +68,8 @@ class Patient:
 
     left: int = 8
 
-    def may_retry(self, error: Retryable, *, is_outage: bool) -> bool:
-        """See `Attempts.may_retry`."""
+    def spend(self, error: Retryable, *, is_outage: bool) -> bool:
+        """See `Attempts.spend`."""
         if error.is_answer and error.status is not None and error.status < 500 and not is_outage:
             self.left -= 1
         return self.left > 0
@@ -127,7 +128,7 @@ class Retrying:
     async def _wait(self, error: Retryable, failures: int, attempts: Attempts) -> None:
         operation = Operation(error.operation)
         is_outage = self._gates[operation.lane].breaker.is_open
-        if not attempts.may_retry(error, is_outage=is_outage):
+        if not attempts.spend(error, is_outage=is_outage):
             raise error
         self.retries += 1
         self._recorder.retry(operation, _reason(error))
@@ -154,9 +155,7 @@ class Retrying:
 
 def is_refusal(error: RequestError) -> bool:
     """Whether the lane was refused, and not this one request: what pauses its gate."""
-    return error.status == 429 or (
-        error.status == 503 and isinstance(error, Retryable) and error.retry_after_s is not None
-    )
+    return pacing.is_refusal(error.status, error.retry_after_s if isinstance(error, Retryable) else None)
 
 
 def _reason(error: Retryable) -> str:

@@ -110,8 +110,6 @@ class Pipeline:
                 self.stop.because(GaveUp("The run was cancelled.", code="cancelled", hint="Run again to continue."))
                 await self._close(75)
                 raise
-        finally:
-            self._workers.close()
         return await self._close(self._account.exit_code(sources, allow_empty=self._settings.run.allow_empty))
 
     def snapshot(self) -> Snapshot:
@@ -129,18 +127,18 @@ class Pipeline:
             tasks.start_soon(self._settler.run)
             tasks.start_soon(self._watch)
             self._take_over(opening)
-            with self.stop.interrupts():
-                await self._find_pack(opening, is_needed=bool(sources))
-                # Only after that: a key of another scope must not look for the packs of the last one.
-                tasks.start_soon(self._reconciler.run)
-                self._workers.start(tasks, self._deliver)
-                self._account.phase = Phase.RUNNING
-                await self._take_in(sources)
-                self._account.phase = Phase.CHECKING
-                await self._open.none_left()
-                await self._reconciler.nothing_owed()
-            if self.stop.is_requested:
-                await self._drain()
+            async with self._workers.running(self._deliver):
+                with self.stop.interrupts():
+                    await self._find_pack(opening, is_needed=bool(sources))
+                    # Only after that: a key of another scope must not look for the packs of the last one.
+                    tasks.start_soon(self._reconciler.run)
+                    self._account.phase = Phase.RUNNING
+                    await self._take_in(sources)
+                    self._account.phase = Phase.CHECKING
+                    await self._open.none_left()
+                    await self._reconciler.nothing_owed()
+                if self.stop.is_requested:
+                    await self._drain()
             with anyio.move_on_after(FLUSH_TIMEOUT_S):
                 await self._settler.flushed()
             tasks.cancel_scope.cancel()

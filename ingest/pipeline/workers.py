@@ -5,6 +5,7 @@ Loops, not a task a job: what waits is bounded, and whoever hands out waits whil
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -13,9 +14,9 @@ import anyio
 from ingest.pipeline.work import Work
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from anyio.abc import TaskGroup
+    from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
     from ingest.pipeline.stop import Stop
 
@@ -30,20 +31,27 @@ FEWEST: Final = 8
 
 
 class Workers:
-    """Hands jobs from whoever has them to whoever is free. While the run stops, nothing more is taken."""
+    """Hands jobs from whoever has them to whoever is free, while it is `running`; as the run stops, no more of them."""
 
     def __init__(self, concurrency: int, stop: Stop) -> None:
         self._count = max(FEWEST, WORKERS_PER_SLOT * concurrency)
         self._stop = stop
-        self._send, self._receive = anyio.create_memory_object_stream[Work](self._count)
+        self._send: MemoryObjectSendStream[Work]
+        self._receive: MemoryObjectReceiveStream[Work]
         self._returned: deque[Work] = deque()
         self._was_idle = anyio.Event()
         self.busy = 0
 
-    def start(self, tasks: TaskGroup, deliver: Callable[[Work], Awaitable[None]]) -> None:
-        """Start the loops, for ever, in `tasks`."""
-        for _ in range(self._count):
-            tasks.start_soon(self._work, deliver)
+    @contextlib.asynccontextmanager
+    async def running(self, deliver: Callable[[Work], Awaitable[None]]) -> AsyncIterator[None]:
+        """Deliver what is handed out, while inside; then drop what nobody took, and cancel what is still in hand."""
+        self._send, self._receive = anyio.create_memory_object_stream[Work](self._count)
+        with self._send, self._receive:
+            async with anyio.create_task_group() as tasks:
+                for _ in range(self._count):
+                    tasks.start_soon(self._work, deliver)
+                yield
+                tasks.cancel_scope.cancel()
 
     async def give(self, work: Work) -> None:
         """Hand a job out, waiting for room; while the run stops it stays where the journal has it."""
@@ -66,11 +74,6 @@ class Workers:
         """Wait until no worker has a job in hand."""
         while self.busy:
             await self._was_idle.wait()
-
-    def close(self) -> None:
-        """Drop what was handed out and not taken."""
-        self._send.close()
-        self._receive.close()
 
     async def _work(self, deliver: Callable[[Work], Awaitable[None]]) -> None:
         while True:

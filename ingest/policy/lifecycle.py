@@ -56,6 +56,7 @@ class Event(enum.StrEnum):
     RETRY = "retry"  # a later run or a person tries again what never reached an add
     LOOK_AGAIN = "look_again"  # the same for what has a url: it starts at the lookup
     TEST = "test"  # it is about to run alone
+    EXCUSE = "excuse"  # it runs alone no more
     SPEND = "spend"  # an answer about it was no success
     AUDIT = "audit"  # its pack was read after its last add could have landed
 
@@ -84,6 +85,7 @@ TABLE: Final[dict[tuple[State, Event], State]] = {
     (State.REJECTED, Event.LOOK_AGAIN): State.PARKED,
     # What is noted without a move. An audit can't close in STORED: the add that it must outlast may be on its way.
     (State.CLAIMED, Event.TEST): State.CLAIMED,
+    (State.CLAIMED, Event.EXCUSE): State.CLAIMED,
     (State.CLAIMED, Event.SPEND): State.CLAIMED,
     (State.STORED, Event.SPEND): State.STORED,
     (State.PARKED, Event.SPEND): State.PARKED,

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-__all__ = ["Pacer"]
+__all__ = ["Pacer", "is_refusal"]
 
 SLACK_S: Final = 0.05
 BETA: Final = 0.7
@@ -30,6 +30,11 @@ LONGEST_PAUSE_S: Final = 60.0
 
 MIN_EPOCH_S: Final = 0.5
 # A shorter time between two refusals measures a burst, not a rate.
+
+
+def is_refusal(status: int | None, retry_after_s: float | None) -> bool:
+    """Whether an answer of that status refuses the whole lane, and not the one request."""
+    return status == 429 or (status == 503 and retry_after_s is not None)
 
 
 class Pacer:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["IMAGE_ENDINGS", "Selection", "Verdict", "ending", "file_name", "is_entered"]
+__all__ = ["IMAGE_ENDINGS", "Selection", "Verdict", "ending", "file_name", "is_entered", "sendable"]
 
 IMAGE_ENDINGS: Final = frozenset(
     # What packs take.
@@ -90,11 +90,15 @@ def ending(name: str) -> str:
 
 
 def file_name(path: str) -> str:
-    """The last part of `path` as the API takes it: 1-255 characters of valid Unicode, its ending kept.
+    """The last part of `path`, as `sendable`."""
+    return sendable(path.rstrip("/").rpartition("/")[2])
+
+
+def sendable(name: str) -> str:
+    """`name` as the API takes it: 1-255 characters of valid Unicode, its ending kept.
 
     Bytes that are not UTF-8 become U+FFFD; so does a name of which nothing is left.
     """
-    name = path.rstrip("/").rpartition("/")[2]
     valid = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace").strip() or "\ufffd"
     if len(valid) <= MAX_FILE_NAME_CHARACTERS:
         return valid

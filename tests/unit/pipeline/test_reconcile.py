@@ -86,6 +86,20 @@ async def test_an_early_read_that_finds_nothing_tells_nothing(system, model, tmp
     assert len(urls(model)) == len(set(urls(model))) == 2
 
 
+async def test_a_read_that_had_to_wait_tells_nothing_of_what_was_parked_meanwhile(system, model, tmp_path):
+    """A read may wait at its gate for longer than a settle delay; what it was to look for was said before that."""
+    unavailable = refused(503, retry_after="0.3", effect=True)  # pauses the lane, and its own effect is unknown
+    model.next(ADD, silence(effect=True), stall := Stall(unavailable))
+    flow = replace(FLOW, settle_delay_s=0.05, concurrency=1)
+    async with system.assembled(flow=flow) as pipeline, anyio.create_task_group() as tasks:
+        tasks.start_soon(pipeline.run, [ListSource(named(*pictures(tmp_path, 2)))])
+        await stall.came.wait()
+        await until(lambda: any(gate._waiting for gate in pipeline._account.gates.values()))
+        stall.go.set()
+    assert set(model.adds.values()) == {1}
+    assert len(urls(model)) == len(set(urls(model))) == 2
+
+
 async def test_reads_of_a_pack_lie_ten_times_their_duration_apart(system, model, tmp_path):
     model.read_takes_s = 0.02
     model.always(ADD, silence())

@@ -59,7 +59,7 @@ class Counting:
     def __init__(self) -> None:
         self.seen: list[tuple[str, bool]] = []
 
-    def may_retry(self, error: Retryable, *, is_outage: bool) -> bool:
+    def spend(self, error: Retryable, *, is_outage: bool) -> bool:
         self.seen.append((error.reason, is_outage))
         return len(self.seen) < 3
 
