@@ -10,6 +10,7 @@ Reads no environment and prints nothing.
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import time
 from dataclasses import dataclass
@@ -24,10 +25,12 @@ from ingest.api.transport import HttpTransport
 from ingest.errors import UsageError
 from ingest.images.formats import looks_like_image
 from ingest.images.memory import MemoryBudget
+from ingest.journal.database import connect_readonly
 from ingest.journal.memory import MemoryJournal
 from ingest.journal.sqlite import SqliteJournal
 from ingest.model import Lane, Target
 from ingest.observe.metrics import Metrics
+from ingest.operations.verify import Verification
 from ingest.pipeline.account import Account
 from ingest.pipeline.deliver import Deliver
 from ingest.pipeline.feed import Feed
@@ -37,10 +40,12 @@ from ingest.pipeline.packs import Packs
 from ingest.pipeline.reconcile import Reconciler
 from ingest.pipeline.retry import Few, Retrying
 from ingest.pipeline.run import Pipeline, new_run_id
+from ingest.pipeline.scope import Scope
 from ingest.pipeline.settle import Settler
 from ingest.pipeline.solitude import Solitude
 from ingest.pipeline.stop import MaxRejected, Stop
 from ingest.pipeline.twins import Twins
+from ingest.pipeline.view import View
 from ingest.pipeline.work import OpenJobs, Tally
 from ingest.pipeline.workers import Workers
 from ingest.sources.directory import DirectorySource, FileSource
@@ -57,7 +62,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-__all__ = ["Connection", "assembled", "connected", "opened_journal", "run", "source_of", "target_of"]
+__all__ = ["Connection", "assembled", "connected", "opened_journal", "run", "source_of", "target_of", "verification"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,10 +102,20 @@ def target_of(base_url: str) -> Target:
 
 
 @contextlib.asynccontextmanager
-async def connected(settings: Settings, *, metrics: Metrics, stop: Stop) -> AsyncIterator[Connection]:
-    """Open the lanes to the API and the storage. Sends nothing yet. Raises `UsageError` for a bad key or URL."""
+async def connected(
+    settings: Settings,
+    *,
+    metrics: Metrics,
+    stop: Stop,
+    patience_s: float = 0.0,
+    on_secret: Callable[[str], None] | None = None,
+) -> AsyncIterator[Connection]:
+    """Open the lanes to the API and the storage. Sends nothing yet. Raises `UsageError` for a bad key or URL.
+
+    `patience_s` is how long a refused key may be replaced; `on_secret` hears of every key that is read.
+    """
     target = target_of(settings.api.base_url)
-    credentials = Credentials(settings.api)
+    credentials = Credentials(settings.api, on_secret=on_secret)
     gates = {
         Lane.API: Gate(Lane.API, settings.flow, rate=settings.flow.rate, recorder=metrics),
         Lane.STORAGE: Gate(Lane.STORAGE, settings.flow, rate=None, recorder=metrics),
@@ -113,9 +128,10 @@ async def connected(settings: Settings, *, metrics: Metrics, stop: Stop) -> Asyn
         guard = Guard(
             gates[Lane.API],
             credentials,
-            probe=lambda: past_the_gate.list_packs(limit=1),
+            scope=Scope(past_the_gate, credentials),
             recorder=metrics,
-            on_fatal=stop.because,
+            stop=stop,
+            patience_s=patience_s,
         )
         yield Connection(
             client=PacksClient(transport, credentials, target),
@@ -125,6 +141,13 @@ async def connected(settings: Settings, *, metrics: Metrics, stop: Stop) -> Asyn
             gates=gates,
             transport=transport,
         )
+
+
+def _patience_s(settings: Settings) -> float:
+    """How long a run waits for another key, or for what is amiss with this one."""
+    if settings.run.on_fatal == "wait":
+        return math.inf
+    return settings.run.key_rotation_s if settings.api.key_file and not settings.api.key else 0.0
 
 
 def _watch(gate: Gate, metrics: Metrics) -> None:
@@ -137,7 +160,7 @@ def _watch(gate: Gate, metrics: Metrics) -> None:
 
 
 @contextlib.asynccontextmanager
-async def opened_journal(settings: Settings, *, metrics: Metrics) -> AsyncIterator[Journal]:
+async def opened_journal(settings: Settings, *, metrics: Metrics) -> AsyncIterator[SqliteJournal | MemoryJournal]:
     """The journal that the settings name, locked for this process."""
     if settings.journal is None:
         yield MemoryJournal()
@@ -155,23 +178,17 @@ async def assembled(
     metrics: Metrics | None = None,
     stop: Stop | None = None,
     on_settled: Callable[[Settlement], None] | None = None,
-    on_notice: Callable[[str], None] | None = None,
+    on_secret: Callable[[str], None] | None = None,
 ) -> AsyncIterator[Pipeline]:
     """A pipeline ready to run, with its lanes and its journal open."""
     metrics, stop = metrics or Metrics(), stop or Stop()
     async with (
-        connected(settings, metrics=metrics, stop=stop) as connection,
+        connected(
+            settings, metrics=metrics, stop=stop, patience_s=_patience_s(settings), on_secret=on_secret
+        ) as connection,
         opened_journal(settings, metrics=metrics) as journal,
     ):
-        yield _pipeline(
-            settings,
-            connection,
-            journal,
-            metrics=metrics,
-            stop=stop,
-            on_settled=on_settled,
-            on_notice=on_notice,
-        )
+        yield _pipeline(settings, connection, journal, metrics=metrics, stop=stop, on_settled=on_settled)
 
 
 def _pipeline(
@@ -182,20 +199,12 @@ def _pipeline(
     metrics: Metrics,
     stop: Stop,
     on_settled: Callable[[Settlement], None] | None,
-    on_notice: Callable[[str], None] | None,
 ) -> Pipeline:
     """Who knows whom in a run: everything here knows only what stands above it."""
     client, retrying, traffic = connection.client, connection.retrying, connection.transport.traffic
     workers = Workers(settings.flow.concurrency, stop)
     tally, open_jobs, twins = Tally(metrics), OpenJobs(settings.run.max_open_jobs), Twins()
-    packs = Packs(
-        client,
-        retrying,
-        connection.guard,
-        connection.credentials,
-        settle_delay_s=settings.flow.settle_delay_s,
-        sleep=stop.sleep,
-    )
+    packs = _packs(settings, connection, stop)
     settler = Settler(
         journal,
         open_jobs,
@@ -204,7 +213,7 @@ def _pipeline(
         recorder=metrics,
         deliveries=metrics,
         again=workers.give_back,
-        on_settled=_told(on_settled, MaxRejected(settings.run.max_rejected, tally, stop)),
+        on_settled=_told(on_settled, MaxRejected(settings.run.max_rejected, stop)),
     )
     reconciler = Reconciler(
         settings.flow,
@@ -257,6 +266,8 @@ def _pipeline(
         traffic=traffic,
         recorder=metrics,
         sleep=stop.sleep,
+        again=workers.give_back,
+        on_stop=stop.because,
         is_outage=lambda: connection.gates[Lane.API].breaker.is_open,
     )
     metrics.watch_jobs(
@@ -277,15 +288,55 @@ def _pipeline(
         deliver=deliver,
         deliveries=metrics,
         recorder=metrics,
-        on_notice=on_notice,
     )
+
+
+def _packs(settings: Settings, connection: Connection, stop: Stop) -> Packs:
+    return Packs(
+        connection.client,
+        connection.retrying,
+        connection.guard,
+        settle_delay_s=settings.flow.settle_delay_s,
+        sleep=stop.sleep,
+    )
+
+
+@contextlib.asynccontextmanager
+async def verification(settings: Settings) -> AsyncIterator[Verification]:
+    """A comparison of the journal, which must be there, with its packs: locked from here to the end of the block."""
+    if settings.journal is not None:
+        connect_readonly(Path(settings.journal)).close()
+    metrics, stop = Metrics(), Stop()
+    async with (
+        opened_journal(settings, metrics=metrics) as journal,
+        connected(settings, metrics=metrics, stop=stop) as connection,
+    ):
+
+        async def pay_debts() -> Summary:
+            # Lanes and a stop of its own: what ends the run must not end the look after it.
+            metrics, stop = Metrics(), Stop()
+            async with connected(settings, metrics=metrics, stop=stop) as connection:
+                pipeline = _pipeline(settings, connection, journal, metrics=metrics, stop=stop, on_settled=None)
+                return await pipeline.pay_debts()
+
+        yield Verification(
+            journal,
+            View(
+                connection.client,
+                connection.retrying,
+                _packs(settings, connection, stop),
+                give_up_after_s=settings.flow.give_up_after_s,
+            ),
+            settle_delay_s=settings.flow.settle_delay_s,
+            pay_debts=pay_debts,
+        )
 
 
 def _told(on_settled: Callable[[Settlement], None] | None, max_rejected: MaxRejected) -> Callable[[Settlement], None]:
     def tell(settlement: Settlement) -> None:
         if on_settled is not None:
             on_settled(settlement)
-        max_rejected.check()
+        max_rejected.settled(settlement.outcome)
 
     return tell
 

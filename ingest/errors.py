@@ -103,9 +103,7 @@ class RequestError(IngestError):
 
     @property
     def is_answer(self) -> bool:
-        """Whether an answer came back that speaks of this one request: not silence, no limit, no word about the key."""
-        if self.failure is None and self.status in {401, 402, 403}:
-            return False
+        """Whether an answer came back that speaks of this one request: not silence, and no limit."""
         return self.status is not None and self.status != 429
 
 

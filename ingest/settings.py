@@ -98,6 +98,14 @@ class RunSettings:
     allow_empty: bool = False
     # Whether a run that finds no image is a success; else it is exit 2.
 
+    on_fatal: Literal["exit", "wait"] = "exit"
+    # When the API refuses the key or plan: `exit` with 3, or `wait`, with nothing sent, until a person has acted.
+
+    key_rotation_s: float = 120.0
+    # How long `exit` waits for a key file to change first: Kubernetes brings a changed Secret into a running container
+    # within its sync period of a minute and the time of a cache, and others rotate faster
+    # (https://kubernetes.io/docs/concepts/configuration/secret/#using-secrets-as-files-from-a-pod).
+
     max_open_jobs: int = 10_000
     # Jobs admitted and not settled at once: what bounds memory. At 300 jobs a second it covers a settle delay of 30 s.
 

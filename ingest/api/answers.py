@@ -87,11 +87,17 @@ def decode(call: Call, answer: Answer, decoder: msgspec.json.Decoder[Envelope[T]
     if not 200 <= answer.status < 300:
         raise failed(call, answer)
     envelope = _parsed(answer.body, decoder)
-    if isinstance(envelope, _Defect):
-        raise unreadable(call, answer, _kind(call, answer, envelope))
-    if not envelope.ok:
-        raise unreadable(call, answer, "an envelope that says it failed")
-    return envelope.data
+    if not isinstance(envelope, _Defect) and envelope.ok:
+        return envelope.data
+    refusal = _parsed(answer.body, _error_envelope)
+    if not isinstance(refusal, _Defect) and not refusal.ok:
+        code = word(refusal.error_code, _secrets(call)) or refusal.code
+        raise unreadable(call, answer, f"an envelope that says it failed ({code}, “{_quote(call, refusal.message)}”)")
+    raise unreadable(
+        call,
+        answer,
+        _kind(call, answer, envelope) if isinstance(envelope, _Defect) else "an envelope that says it failed",
+    )
 
 
 def failed(call: Call, answer: Answer) -> RequestError:

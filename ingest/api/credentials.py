@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from ingest.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ingest.settings import ApiSettings
 
 __all__ = ["Credentials"]
@@ -21,13 +23,15 @@ class Credentials:
     """An API key, `public_id.secret`, from the settings or from a file that may be rotated.
 
     `authorization` is the value of the request header, `public_id` the part that may be shown and stored. A key in the
-    settings goes before a key file. Raises `UsageError` without a key, or with one that can't be a key.
+    settings goes before a key file. `on_secret` is told what must not be shown, before a key is used. Raises
+    `UsageError` without a key, or with one that can't be a key.
     """
 
-    def __init__(self, settings: ApiSettings) -> None:
+    def __init__(self, settings: ApiSettings, *, on_secret: Callable[[str], None] | None = None) -> None:
+        self._on_secret = on_secret
         self._file = Path(settings.key_file) if settings.key_file and not settings.key else None
         if self._file is not None:
-            self._accept(_read(self._file), f"The file {self._file}, which GENVIRAL_API_KEY_FILE names,")
+            self._accept(_read(self._file), f"the file {self._file}, which GENVIRAL_API_KEY_FILE names,")
         else:
             self._accept(settings.key, "GENVIRAL_API_KEY")
 
@@ -44,7 +48,7 @@ class Credentials:
             return False
         before = self.authorization
         try:
-            self._accept(await asyncio.to_thread(_read, self._file), f"The file {self._file}")
+            self._accept(await asyncio.to_thread(_read, self._file), f"the file {self._file}")
         except UsageError:
             return False
         return self.authorization != before
@@ -52,9 +56,12 @@ class Credentials:
     def _accept(self, key: str, origin: str) -> None:
         public_id, _, secret = key.partition(".")
         if not key:
-            raise _bad_key(f"{origin} holds no API key.", code="no_key")
+            raise _bad_key(f"{origin[0].upper()}{origin[1:]} holds no API key.", code="no_key")
         if not (public_id and secret and key.isascii() and key.isprintable() and " " not in key):
-            raise _bad_key(f"What {origin} holds is no API key: a key looks like public_id.secret.", code="bad_key")
+            raise _bad_key(f"What {origin} holds is no API key; one looks like public_id.secret.", code="bad_key")
+        if self._on_secret is not None:
+            self._on_secret(key)
+            self._on_secret(secret)
         self.public_id = public_id
         self.authorization = f"Bearer {key}"
 

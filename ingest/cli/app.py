@@ -17,6 +17,7 @@ from ingest.cli.run import EPILOG, run
 from ingest.cli.sandbox import sandbox
 from ingest.cli.status import status
 from ingest.cli.subscription import subscription
+from ingest.cli.verify import verify
 from ingest.errors import UsageError
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ app.command()(status)
 app.command()(journals.failures)
 app.command()(journals.retry)
 app.command()(journals.forget)
+app.command()(verify)
 app.add_typer(packs.app, name="packs")
 app.add_typer(files.app, name="files")
 app.command()(subscription)
@@ -85,6 +87,7 @@ def main() -> int:
         try:
             _refuse_path(arguments)
             code = app(arguments, prog_name="ingest", standalone_mode=False)
+            output.flush()
         except SystemExit:
             raise
         except BaseException as problem:

@@ -49,6 +49,9 @@ def run_settings(origins: Origins) -> Settings:
             limit=origins.one("limit", values.whole_number(minimum=1), RUN.limit),
             max_rejected=origins.one("max-rejected", values.whole_number(minimum=1), RUN.max_rejected),
             allow_empty=origins.one("allow-empty", values.truth, RUN.allow_empty),
+            on_fatal=cast(
+                "Literal['exit', 'wait']", origins.one("on-fatal", values.one_of("exit", "wait"), RUN.on_fatal)
+            ),
         ),
         journal=str(journal_path(origins)),
     )

@@ -36,7 +36,7 @@ SETTINGS: Final = frozenset(
     {"source", "include", "exclude", "pack", "create-pack", "duplicates", "limit", "max-rejected", "allow-empty"}
     | {"max-bytes", "max-memory"}
     # How fast, how often, how long.
-    | {"concurrency", "rate", "max-attempts", "timeout", "drain-timeout", "settle-delay", "give-up-after"}
+    | {"concurrency", "rate", "max-attempts", "timeout", "drain-timeout", "settle-delay", "give-up-after", "on-fatal"}
     # Where things are kept and shown.
     | {"journal", "json", "metrics-port", "metrics-host", "log-format", "log-level"}
     # The sandbox's own.
@@ -55,6 +55,7 @@ class Given:
 
     texts: tuple[str, ...]
     origin: str  # "--rate", "INGEST_RATE", "rate in /home/me/.config/ingest/config.toml"
+    is_list: bool = False  # several were meant, even if there is one
 
 
 class Origins:
@@ -75,7 +76,7 @@ class Origins:
         given = self.given(name)
         if given is None:
             return default
-        if len(given.texts) != 1:
+        if given.is_list or len(given.texts) != 1:
             raise _wrong(given, ", ".join(given.texts), "one value, not a list")
         try:
             return parse(given.texts[0])
@@ -99,7 +100,8 @@ class Origins:
             lines = tuple(line for line in text.splitlines() if line.strip())
             return Given(texts=lines, origin=origin) if lines else None
         if name in self._table:
-            return Given(texts=_texts(self._table[name]), origin=f"{name} in {self._file}")
+            value = self._table[name]
+            return Given(texts=_texts(value), origin=f"{name} in {self._file}", is_list=isinstance(value, list | dict))
         return None
 
     def _from_environment(self, variable: str) -> tuple[str, str] | None:

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import typer
 
@@ -23,9 +23,21 @@ if TYPE_CHECKING:
 
 __all__ = ["confirm", "flush", "is_terminal", "json_line", "line", "message", "prepare", "table", "when"]
 
+LAST_STANDARD_DESCRIPTOR: Final = 2
+
 
 def prepare() -> None:
-    """Make both streams take every text; one that this system's encoding can't say is escaped."""
+    """Make both streams take every text; one that this system's encoding can't say is escaped.
+
+    What was closed when the program was started goes nowhere, and its number to no file of ours: the event loop would
+    take it for its own, and abort when it is closed.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= LAST_STANDARD_DESCRIPTOR:
+        pass
+    os.close(descriptor)
+    sys.stdin = sys.stdin or open(0, encoding="utf-8")  # noqa: SIM115 - a descriptor, for as long as we run
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         reconfigure: Callable[..., None] | None = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -109,8 +121,10 @@ def flush() -> None:
 def _nobody_reads(stream: TextIO) -> Iterator[None]:
     try:
         yield
-    except BrokenPipeError:
+    except OSError as error:
         # The rest, and what the interpreter flushes at its end, goes where it disturbs nobody.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+        if stream is not sys.stderr and not isinstance(error, BrokenPipeError):
+            raise  # a result that could not be written, to a full disk

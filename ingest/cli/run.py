@@ -148,6 +148,16 @@ def run(
             rich_help_panel=options.FLOW,
         ),
     ] = None,
+    on_fatal: Annotated[
+        str | None,
+        typer.Option(
+            "--on-fatal",
+            metavar="exit|wait",
+            show_default="exit",
+            help="When the API refuses the key or plan.",
+            rich_help_panel=options.FLOW,
+        ),
+    ] = None,
     max_rejected: Annotated[
         str | None,
         typer.Option(

@@ -17,6 +17,7 @@ from ingest.cli import configuration, looping, output, progress, standing, value
 from ingest.cli.ending import Crashed
 from ingest.errors import IngestError, StopError, UsageError
 from ingest.journal.database import TEMPORARY_FILE_SYSTEMS, file_system
+from ingest.model import Lane
 from ingest.observe import http
 from ingest.observe.logging import configure
 from ingest.observe.metrics import Metrics
@@ -61,13 +62,13 @@ def run(origins: Origins) -> int:
         level,
         display.log_stream,
         secrets=configuration.secrets(),
-    ):
+    ) as logs:
         if (kind := _temporary_file_system(settings)) is not None:
             display.say(
                 "journal.is_temporary",
                 f"The journal lies on a {kind}, which forgets it when the machine restarts: see --journal PATH.",
             )
-        summary = looping.run(running.run(display))
+        summary = looping.run(running.run(display, on_secret=logs.register_secret))
     if is_json:
         output.json_line(asdict(summary))
     elif summary.discovered or summary.error is None:
@@ -89,8 +90,11 @@ class Running:
         self._metrics = Metrics()
         self._stop = Stop()
 
-    async def run(self, display: Display) -> Summary:
-        """Run until the end or a signal. Raises `StopError` before it began, `Crashed` for a bug in it."""
+    async def run(self, display: Display, *, on_secret: Callable[[str], None] | None = None) -> Summary:
+        """Run until the end or a signal. Raises `StopError` before it began, `Crashed` for a bug in it.
+
+        `on_secret` hears of every key that is read meanwhile.
+        """
         asked_to_stop = 0
         pipeline: Pipeline | None = None
 
@@ -113,9 +117,9 @@ class Running:
                     self._settings,
                     metrics=self._metrics,
                     stop=self._stop,
-                    on_notice=lambda text: display.say("pack.unseen", text),
+                    on_secret=on_secret,
                 ) as pipeline,
-                self._served(display),
+                self._served(display, pipeline),
             ):
                 return await self._followed(pipeline, display)
 
@@ -156,15 +160,20 @@ class Running:
         return None
 
     @contextlib.asynccontextmanager
-    async def _served(self, display: Display) -> AsyncIterator[None]:
+    async def _served(self, display: Display, pipeline: Pipeline) -> AsyncIterator[None]:
         """Serve metrics while inside, if they are wanted."""
         if self._metrics_address is None:
             yield
             return
+
+        def not_ready() -> str | None:
+            if self._stop.is_requested:
+                return "stopping"
+            refusal = pipeline.snapshot().lanes[Lane.API].refusal
+            return None if refusal is None else f"the API refuses this key ({refusal})"
+
         host, port = self._metrics_address
-        async with http.serve(
-            host, port, metrics=self._metrics.render, not_ready=lambda: "stopping" if self._stop.is_requested else None
-        ) as bound:
+        async with http.serve(host, port, metrics=self._metrics.render, not_ready=not_ready) as bound:
             display.say("metrics.served", f"Metrics on http://{host}:{bound}/metrics", host=host, port=bound)
             yield
 

@@ -54,6 +54,11 @@ def troubles(snapshot: Snapshot, *, now: float) -> list[Trouble]:
 
 
 def _of_lane(lane: Lane, status: LaneStatus, now: float) -> Trouble | None:
+    if status.refusal is not None:
+        return Trouble(
+            event=f"{lane}.refused",
+            text=f"The API refuses this key ({status.refusal}); {_awaited(status.refusal)}; nothing is lost",
+        )
     since = status.silent_since
     if since is not None and (status.next_probe_in_s > 0 or now - since >= OFFLINE_AFTER_S):
         place = "Offline" if lane is Lane.API else "Storage offline"
@@ -63,9 +68,14 @@ def _of_lane(lane: Lane, status: LaneStatus, now: float) -> Trouble | None:
         return Trouble(event=f"{lane}.silenced", text=f"{place} since {at}; {next_try}; nothing is lost")
     if status.paused_for_s > 0:
         place = "The API" if lane is Lane.API else "The storage"
-        text = f"{place} asked for a pause; going on in {span(status.paused_for_s)}"
+        text = f"{place} takes no more for the moment; going on in {span(status.paused_for_s)}"
         return Trouble(event=f"{lane}.paused", text=text)
     return None
+
+
+def _awaited(refusal: str) -> str:
+    # 402 and 403 speak of the plan behind the key (API.md, Endpoints).
+    return "waiting for another plan" if refusal.startswith(("402", "403")) else "waiting for a new one"
 
 
 def draining(in_hand: int, timeout_s: float) -> str:

@@ -63,6 +63,8 @@ def status(
         output.line(f"Run {going_on.run_id} is going on: pid {going_on.pid} since {output.when(going_on.started_at)}.")
     if oldest is not None:
         output.line(f"The oldest pending image is from {output.when(oldest)}; `ingest run` continues.")
+    if going_on is None and runs and _ended_early(runs[0]):
+        output.line("The last run ended early, and may not have seen all of its sources: run the same command again.")
     output.line()
     names = ("added", "duplicate", "rejected", "failed", "pending", "parked")
     output.table(
@@ -81,6 +83,11 @@ def _counts(states: Mapping[State, int]) -> dict[str, int]:
         if state.value == "parked":
             counts["parked"] += count
     return {str(name): count for name, count in counts.items()}
+
+
+def _ended_early(run: RunRecord) -> bool:
+    """Whether it was stopped, refused or killed: of a long source it had then looked at a part."""
+    return run.summary is None or run.summary.exit_code not in {0, 1}
 
 
 def _is_going_on(run: RunRecord) -> bool:

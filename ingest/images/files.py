@@ -16,7 +16,7 @@ import aiofiles
 import anyio
 from blake3 import blake3
 
-from ingest.errors import ImageChanged, ImageRejected, ImageUnreadable
+from ingest.errors import MACHINE_ERRNOS, ImageChanged, ImageRejected, ImageUnreadable, MachineError
 from ingest.model import FileStamp
 from ingest.observe.text import printable
 
@@ -123,6 +123,12 @@ def translated(path: str) -> Iterator[None]:
     except PermissionError as error:
         raise ImageUnreadable(f"{printable(path)} may not be read by this user", reason="permission_denied") from error
     except OSError as error:
+        if error.errno in MACHINE_ERRNOS - {errno.EIO}:  # a bad spot of the disk is this file's own
+            raise MachineError(
+                f"{printable(path)} could not be read: {error.strerror}.",
+                code="machine",
+                hint="Raise the limit (`ulimit -n` for open files) and run the same command again; nothing is lost.",
+            ) from error
         if error.errno == errno.ENXIO:  # what opening a socket answers
             raise _not_a_file(path) from error
         raise ImageUnreadable(f"{printable(path)} could not be read: {error.strerror}", reason="io_error") from error

@@ -22,13 +22,17 @@ __all__ = [
     "Candidate",
     "Change",
     "Claimed",
+    "Doubted",
     "Excused",
+    "Filled",
     "Inspection",
     "Joined",
     "Journal",
     "JournalEditor",
+    "JournalMender",
     "JournalReader",
     "Known",
+    "Missed",
     "Opening",
     "PackRecord",
     "Parked",
@@ -38,6 +42,7 @@ __all__ = [
     "RunRecord",
     "Selection",
     "Settled",
+    "Sighted",
     "Spent",
     "Stored",
     "Tested",
@@ -71,6 +76,7 @@ class Record:
     is_alone: bool = False  # it runs, or died, with no other job beside it
     adds_sent: int = 0  # adds of `url` that may have taken effect
     audit_is_open: bool = False  # its pack must still be read for a second copy of `url`
+    copies_deleted: int = 0  # surplus copies of `url` that audits took out of its pack
     reason: str | None = None
     detail: str | None = None
     settled_at: float | None = None
@@ -191,12 +197,39 @@ class Released:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditClosed:
-    """The pack was read after the last add could have landed, and holds at most one copy of the job's url."""
+    """The pack was read after the last add could have landed, and holds no surplus copy of the job's url any more.
+
+    `copies_deleted` are those that this audit took out of it.
+    """
+
+    job_id: JobId
+    copies_deleted: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missed:
+    """The job is `added`, and its pack has it no more: it is parked, with all its attempts, as if never looked up."""
 
     job_id: JobId
 
 
-Change: TypeAlias = Tested | Excused | Spent | Stored | Parked | Resent | Settled | Released | AuditClosed
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighted:
+    """The job is `failed` or `rejected`, and its pack has it after all: it is parked for the lookup that finds it."""
+
+    job_id: JobId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubted:
+    """The pack of an added or parked job holds more than one copy of its url: it owes an audit again."""
+
+    job_id: JobId
+
+
+Change: TypeAlias = (
+    Tested | Excused | Spent | Stored | Parked | Resent | Settled | Released | AuditClosed | Missed | Sighted | Doubted
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +240,14 @@ class Opening:
     audits: Sequence[Record]  # jobs whose audit is open
     key_id: str | None  # public part of the key that the last image was added with
     packs: Sequence[PackId]  # packs that this journal has added to, latest first, at most ten
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filled:
+    """Which packs this journal knows, and by whom they were filled."""
+
+    packs: Sequence[PackId]  # all that an add of a job may have been sent to; those last added to come first
+    key_id: str | None  # public part of the key that the last image was added with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,6 +308,26 @@ class Journal(Protocol):
 
     async def end(self, run_id: RunId, summary: Summary) -> None:
         """End a run: claims are put back; returns when all that was submitted is durable."""
+        ...
+
+
+class JournalMender(Protocol):
+    """What a comparison with the packs reads and changes: between runs, on the journal that the next run will have.
+
+    The same object as the run's `Journal`, so that the writer's lock is held from the first read to the run's end.
+    Nothing changes between two calls but by `submit`, whose promises are the `Journal`'s; reading begins no run.
+    """
+
+    async def filled(self) -> Filled:
+        """The packs to compare with."""
+        ...
+
+    async def page(self, pack_id: PackId, state: State, *, after: JobId, limit: int) -> Sequence[Record]:
+        """The next jobs of a pack in `state` that have a url and a number over `after`; empty at the end."""
+        ...
+
+    def submit(self, change: Change) -> asyncio.Future[Record]:
+        """See `Journal.submit`."""
         ...
 
 

@@ -34,7 +34,7 @@ __all__ = [
 APPLICATION_ID: Final = 0x696E6773
 # "ings": tells our files from other programs' databases (https://www.sqlite.org/pragma.html#pragma_application_id).
 
-MIGRATIONS: Final = ("0001.sql",)
+MIGRATIONS: Final = ("0001.sql", "0002.sql")
 # Version N is what the first N make; `PRAGMA user_version` says how many a file has had.
 
 NETWORK_FILE_SYSTEMS: Final = frozenset(
@@ -230,10 +230,16 @@ def _primary(error: Exception) -> int:
 
 def translated(error: Exception, path: Path) -> StopError:
     """What a failure of the file at `path` means for a person."""
-    told = "it is a directory" if path.is_dir() else str(error)
-    match sqlite3.SQLITE_CANTOPEN if path.is_dir() else _primary(error):
+    if path.is_dir():
+        return UsageError(
+            f"The journal {path} can't be opened: it is a directory.",
+            code="bad_journal_path",
+            hint="Name a file with --journal PATH.",
+        )
+    told = str(error)
+    match _primary(error):
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
-            return UsageError(
+            return MachineError(
                 f"The journal {path} can't be opened: {told}.",
                 code="journal_unwritable",
                 hint="Mend its permissions and its directory's, or choose another place with --journal PATH.",
@@ -253,6 +259,6 @@ def translated(error: Exception, path: Path) -> StopError:
         case _:
             return MachineError(
                 f"The journal {path} can't be used: {told}.",
-                code="journal_unwritable",
+                code="machine",
                 hint=MACHINE_HINT,
             )

@@ -7,6 +7,7 @@ an unclean end never asks a person to remove anything. Readers take no lock.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
@@ -86,10 +87,12 @@ def _translated(error: OSError, what: str, hint: str = ELSEWHERE_HINT) -> StopEr
     if error.errno in MACHINE_ERRNOS:
         return MachineError(
             f"{what}: {error.strerror}.",
-            code="journal_unwritable",
+            code="machine",
             hint=MACHINE_HINT,
         )
-    return UsageError(f"{what}: {error.strerror}.", code="journal_unwritable", hint=hint)
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return MachineError(f"{what}: {error.strerror}.", code="journal_unwritable", hint=hint)
+    return UsageError(f"{what}: {error.strerror}.", code="bad_journal_path", hint=hint)
 
 
 def _in_use(journal: Path, content: bytes) -> JournalInUse:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ingest.journal import rules
-from ingest.journal.base import Claimed, Opening
+from ingest.journal.base import Claimed, Filled, Opening
 from ingest.model import JobId, RunId
 from ingest.policy.lifecycle import State
 
@@ -25,7 +25,7 @@ __all__ = ["MemoryJournal"]
 
 
 class MemoryJournal:
-    """See `journal.base.Journal`; a second `begin` on one object stands for a restart after a crash."""
+    """See `journal.base.Journal` and `JournalMender`; a second `begin` stands for a restart after a crash."""
 
     def __init__(self) -> None:
         self._records: dict[JobId, Record] = {}
@@ -77,6 +77,18 @@ class MemoryJournal:
         """See `Journal.end`."""
         for record in self._in({State.CLAIMED}):
             self._put(rules.put_back(record))
+
+    async def filled(self) -> Filled:
+        """See `JournalMender.filled`."""
+        added = [record.pack_id for record in reversed(self._in({State.ADDED}))]
+        others = self._in({State.REJECTED, State.FAILED, State.STORED, State.PARKED})
+        packs = dict.fromkeys([*added, *(record.pack_id for record in others)])
+        return Filled(packs=list(packs), key_id=self._proven_key_id)
+
+    async def page(self, pack_id: PackId, state: State, *, after: JobId, limit: int) -> Sequence[Record]:
+        """See `JournalMender.page`."""
+        wanted = (record for record in self._in({state}) if record.pack_id == pack_id and record.url is not None)
+        return [record for record in wanted if record.job_id > after][:limit]
 
     def _apply(self, change: Change) -> Record:
         record = rules.apply(self._records[change.job_id], change, now=time.time(), run_id=self._run_id)

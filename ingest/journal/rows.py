@@ -25,7 +25,7 @@ _NAMES: Final = (
     *_IDENTITY,
     *("locator", "file_name", "state", "run_id", "size_bytes", "mtime_ns", "fingerprint", "content_type", "url"),
     *("answered_url", "image_id", "attempts", "deaths", "is_alone", "adds_sent", "audit_is_open", "reason", "detail"),
-    "settled_at",
+    *("settled_at", "copies_deleted"),
 )
 
 COLUMNS: Final = ", ".join(_NAMES)
@@ -66,6 +66,7 @@ def record_of(row: Sequence[Any]) -> Record:
         reason=row[21],
         detail=row[22],
         settled_at=row[23],
+        copies_deleted=row[24],
     )
 
 
@@ -132,4 +133,5 @@ def _values_of(record: Record) -> tuple[Any, ...]:
         _plain(record.reason),
         _plain(record.detail),
         record.settled_at,
+        record.copies_deleted,
     )

@@ -12,14 +12,17 @@ from ingest.journal.base import (
     QUARANTINED,
     AuditClosed,
     Claimed,
+    Doubted,
     Excused,
     Joined,
     Known,
+    Missed,
     Parked,
     Record,
     Released,
     Resent,
     Settled,
+    Sighted,
     Spent,
     Stored,
     Tested,
@@ -67,13 +70,11 @@ def admit(latest: Record | None, candidate: Candidate, *, run_id: RunId, now: fl
         return _claimed_anew(candidate, 1, run_id=run_id, now=now)
     is_same_file = candidate.stamp is None or latest.stamp is None or candidate.stamp == latest.stamp
     match latest.state:
-        case State.CLAIMED:
-            return Joined(record=latest)
         case State.PENDING:
             # A url whose add was never sent is garbage once the bytes have changed.
             kept = latest if is_same_file else replace(latest, url=None, fingerprint=None, content_type=None)
             return Claimed(record=claim(_seen_again(kept, candidate), run_id))
-        case State.STORED | State.PARKED:
+        case State.CLAIMED | State.STORED | State.PARKED:
             return (
                 Joined(record=latest)
                 if is_same_file
@@ -136,7 +137,10 @@ def claim(record: Record, run_id: RunId) -> Record:
 
 def retry(record: Record) -> Record:
     """A settled job made to start again: at the lookup where it has a url, else from the file."""
-    event = Event.RETRY if record.url is None or record.adds_sent == 0 else Event.LOOK_AGAIN
+    return _afresh(record, Event.RETRY if record.url is None or record.adds_sent == 0 else Event.LOOK_AGAIN)
+
+
+def _afresh(record: Record, event: Event) -> Record:
     return replace(
         record,
         state=_moved(record, event),
@@ -205,8 +209,26 @@ def apply(record: Record, change: Change, *, now: float, run_id: RunId) -> Recor
             return _settled(record, change, now=now, run_id=run_id)
         case Released():
             return _released(record)
-        case AuditClosed():
-            return replace(record, state=_moved(record, Event.AUDIT), audit_is_open=False)
+        case AuditClosed(copies_deleted=count):
+            state = _moved(record, Event.AUDIT)
+            return replace(record, state=state, audit_is_open=False, copies_deleted=record.copies_deleted + count)
+        case Missed() | Sighted() | Doubted():
+            return _mended(record, change)
+        case _:
+            assert_never(change)
+
+
+def _mended(record: Record, change: Missed | Sighted | Doubted) -> Record:
+    match change:
+        case Missed():
+            return replace(_afresh(record, Event.MISS), reason="missed")
+        case Sighted():
+            if record.url is None:  # nothing of it can be in a pack
+                raise IllegalTransition(record.state, Event.LOOK_AGAIN, job=record.job_id, history=_history(record))
+            # It was sent, whatever was told: its pack has it.
+            return replace(_afresh(record, Event.LOOK_AGAIN), adds_sent=max(1, record.adds_sent), reason="sighted")
+        case Doubted():
+            return replace(record, state=_moved(record, Event.DOUBT), audit_is_open=True)
         case _:
             assert_never(change)
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from ingest.journal import rules
-from ingest.journal.base import Claimed, Opening
+from ingest.journal.base import Claimed, Filled, Opening
 from ingest.journal.commit import GroupCommit
 from ingest.journal.database import connect, translated
 from ingest.journal.lock import make_directory, writer_lock
 from ingest.journal.rows import COLUMNS, IS_SETTLED, IS_UNSETTLED, encoded, insert, record_of, update
 from ingest.model import PackId, RunId
-from ingest.policy.lifecycle import State
+from ingest.policy.lifecycle import OUTCOMES, State
 
 if TYPE_CHECKING:
     import asyncio
@@ -54,12 +54,29 @@ _PACKS: Final = (
     f"SELECT pack_id FROM jobs WHERE {IS_SETTLED} AND state = 'added' AND target_id = ? "  # noqa: S608
     "GROUP BY pack_id ORDER BY max(job_id) DESC LIMIT 10"
 )
+_FILLED: Final = (
+    "SELECT pack_id, max(job_id * (state = 'added')) AS latest FROM jobs INDEXED BY jobs_settled "  # noqa: S608
+    f"WHERE target_id = :target AND {IS_SETTLED} AND state <> 'duplicate' GROUP BY pack_id UNION ALL "
+    "SELECT pack_id, 0 AS latest FROM jobs INDEXED BY jobs_unsettled "
+    f"WHERE target_id = :target AND {IS_UNSETTLED} AND state IN ('stored', 'parked') GROUP BY pack_id "
+    "ORDER BY latest DESC"
+)
+_PAGES: Final = {
+    is_settled: (
+        f"SELECT {COLUMNS} FROM jobs INDEXED BY {index} "  # noqa: S608
+        f"WHERE target_id = ? AND pack_id = ? AND state = ? AND {part} AND url IS NOT NULL AND job_id > ? "
+        "ORDER BY job_id LIMIT ?"
+    )
+    for is_settled, index, part in ((True, "jobs_settled", IS_SETTLED), (False, "jobs_unsettled", IS_UNSETTLED))
+}
+# Each index has the jobs of one state by number, so that a page costs what it holds.
+_KEY: Final = "SELECT key_id FROM targets WHERE target_id = ?"
 _KEY_PROVEN: Final = "UPDATE targets SET key_id = ? WHERE target_id = ? AND key_id IS NOT ?"
 _AUDITS: Final = f"SELECT {COLUMNS} FROM jobs WHERE target_id = ? AND audit_is_open = 1 ORDER BY job_id"  # noqa: S608
 
 
 class SqliteJournal:
-    """See `journal.base.Journal`. Made by `open`; belongs to one target and one process."""
+    """See `journal.base.Journal` and `JournalMender`. Made by `open`; belongs to one target and one process."""
 
     def __init__(self, commits: GroupCommit, target_id: int) -> None:
         self._commits = commits
@@ -91,9 +108,7 @@ class SqliteJournal:
             for state in (State.CLAIMED, State.STORED):
                 for record in self._select(connection, _IN_STATE, self._target_id, state.value):
                     update(connection, record, rules.recover(record, now=time.time()))
-            previous = connection.execute(
-                "SELECT key_id FROM targets WHERE target_id = ?", [self._target_id]
-            ).fetchone()[0]
+            previous = connection.execute(_KEY, [self._target_id]).fetchone()[0]
             connection.execute(
                 "INSERT INTO runs (run_id, target_id, started_at, pid) VALUES (?, ?, ?, ?)",
                 [run_id, self._target_id, time.time(), pid],
@@ -163,6 +178,23 @@ class SqliteJournal:
             )
 
         await self._commits.submit(work)
+
+    async def filled(self) -> Filled:
+        """See `JournalMender.filled`."""
+
+        def work(connection: sqlite3.Connection) -> Filled:
+            packs = [PackId(row[0]) for row in connection.execute(_FILLED, {"target": self._target_id})]
+            key_id = connection.execute(_KEY, [self._target_id]).fetchone()[0]
+            return Filled(packs=list(dict.fromkeys(packs)), key_id=key_id)
+
+        return await self._commits.submit(work)
+
+    async def page(self, pack_id: PackId, state: State, *, after: JobId, limit: int) -> Sequence[Record]:
+        """See `JournalMender.page`."""
+        statement = _PAGES[state in OUTCOMES]
+        return await self._commits.submit(
+            lambda connection: self._select(connection, statement, self._target_id, pack_id, state.value, after, limit)
+        )
 
     def _admit_one(self, connection: sqlite3.Connection, run_id: RunId, candidate: Candidate) -> Admission:
         found = self._select(connection, _LATEST, self._target_id, candidate.pack_id, encoded(candidate.key))

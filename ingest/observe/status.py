@@ -37,6 +37,7 @@ class LaneStatus:
     paused_for_s: float  # until the server wants requests again; 0: no pause
     next_probe_in_s: float  # in an outage; 0: none. Infinite while a probe is out
     silent_since: float | None  # Unix seconds of the first failure with no success after it
+    refusal: str | None = None  # what the API says of the key while a person is waited for: `401 invalid_token`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -133,9 +133,10 @@ class Account:
         if exit_code == BUG:
             return SummaryError(code="bug", message="A bug stopped the run.", hint="Please report the traceback.")
         if self.stop.error is None and self.unreadable:
+            places = "1 place" if self.unreadable == 1 else f"{self.unreadable} places"
             return SummaryError(
                 code="unreadable",
-                message=f"{self.unreadable} places could not be looked into; images may be missing.",
+                message=f"{places} could not be looked into; images may be missing.",
                 hint="Mend their permissions and run the same command again.",
             )
         return self.stop.error
@@ -151,4 +152,5 @@ def _lane_status(gate: Gate) -> LaneStatus:
         paused_for_s=max(0.0, gate.pacer.paused_until - now),
         next_probe_in_s=gate.breaker.wait_s(now) if gate.breaker.is_open else 0.0,
         silent_since=None if since is None else time.time() - (now - since),
+        refusal=None if gate.refusal is None else f"{gate.refusal.status} {gate.refusal.error_code or ''}".strip(),
     )

@@ -17,6 +17,7 @@ from ingest.errors import (
     ImageUnreadable,
     Rejected,
     Retryable,
+    StopError,
     Uncertain,
 )
 from ingest.images.inspect import inspect
@@ -24,6 +25,7 @@ from ingest.journal.base import Excused, Inspection, Parked, Released, Resent, S
 from ingest.model import Outcome
 from ingest.observe.logging import get_logger
 from ingest.observe.text import printable
+from ingest.pipeline.packs import PACK_GONE
 from ingest.pipeline.retry import is_refusal
 from ingest.pipeline.stop import Stopped
 from ingest.pipeline.work import SUSPECT_DEATHS
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from ingest.images.inspect import Inspected
     from ingest.images.memory import MemoryBudget
     from ingest.journal.base import Journal
+    from ingest.model import Fingerprint
     from ingest.observe.recorders import JobRecorder
     from ingest.pipeline.gate import Traffic
     from ingest.pipeline.packs import Packs
@@ -129,6 +132,8 @@ class Deliver:
         traffic: Traffic,
         recorder: JobRecorder,
         sleep: Callable[[float], Awaitable[None]],
+        again: Callable[[Work], Awaitable[None]],
+        on_stop: Callable[[StopError], None],
         is_outage: Callable[[], bool],
     ) -> None:
         self._settings = settings
@@ -145,12 +150,14 @@ class Deliver:
         self._traffic = traffic
         self._recorder = recorder
         self._sleep = sleep
+        self._again = again
+        self._on_stop = on_stop
         self._is_outage = is_outage
 
     async def __call__(self, work: Work) -> None:
         """One job from its claim to an outcome, the twins' shelf, reconciliation, or back to pending.
 
-        Raises for no job's sake; `StopError` where the journal or the machine fails.
+        Raises for no job's sake; where the journal or the machine fails, the run is told to stop.
         """
         # An absent job is past what kills: dying from `stored` on is a debt, and no blame.
         if work.record.deaths < SUSPECT_DEATHS or work.is_absent:
@@ -167,10 +174,13 @@ class Deliver:
             if work.is_absent:
                 await self._send_again(work)
             elif self._packs.is_known_gone(work.record.pack_id):
-                self._settler.settle(work, Outcome.REJECTED, reason="pack_gone")
+                self._settler.settle(work, Outcome.REJECTED, reason="pack_gone", detail=PACK_GONE)
             elif await self._store(work):
                 await self._add(work)
         except (Stopped, Fatal):
+            self._release(work)
+        except StopError as error:
+            self._on_stop(error)
             self._release(work)
         except (ImageRejected, Rejected) as error:
             self._settler.settle(work, Outcome.REJECTED, reason=error.reason, detail=str(error))
@@ -189,7 +199,7 @@ class Deliver:
                 content_type=work.record.content_type,
                 stamp=work.record.stamp,
             )
-            if not await self._goes_ahead(work, work.inspection):
+            if not await self._goes_ahead(work, work.inspection.fingerprint):
                 return False
         else:
             url = await self._inspect_and_upload(work)
@@ -207,7 +217,7 @@ class Deliver:
                     work.inspection = Inspection(
                         fingerprint=image.fingerprint, content_type=image.content_type, stamp=image.stamp
                     )
-                    if not await self._goes_ahead(work, work.inspection):
+                    if not await self._goes_ahead(work, work.inspection.fingerprint):
                         return None
                     return await self._upload(work, image)
             except ImageChanged:
@@ -218,32 +228,41 @@ class Deliver:
                 await self._sleep(backoff_s(look, base_s=0.5, cap_s=8.0, jitter=1.0))
         return None
 
-    async def _goes_ahead(self, work: Work, seen: Inspection) -> bool:
+    async def _goes_ahead(self, work: Work, fingerprint: Fingerprint) -> bool:
         """Whether no equal image is in the pack, or on its way there."""
         if self._settings.run.duplicates == "allow":
             return True
-        if not self._twins.claim(work, seen.fingerprint):
-            self._twins.shelve(work, seen.fingerprint)
-            if work.record.is_alone:
-                # What kills the process from here on is none of its doing.
-                work.record = await self._journal.submit(Excused(job_id=work.record.job_id))
+        if not self._twins.claim(work, fingerprint):
+            self._twins.shelve(work, fingerprint)
+            await self._excuse(work)
             return False
-        equal = await self._journal.find_equal(work.record, seen.fingerprint)
+        equal = await self._journal.find_equal(work.record, fingerprint)
         if equal is None:
             return True
+        in_hand = self._open.get(equal.job_id)
         if equal.state is State.ADDED:
             self._settler.settle(work, Outcome.DUPLICATE, reason=f"equal_to:{equal.job_id}")
-        else:
+        elif in_hand is None:
             # It is parked where this run can't look (its pack is out of sight): only a later run can tell.
             await self._reconsider(work)
             self._release(work)
+        elif in_hand.is_absent:
+            return True  # it was looked for as well, and waits its turn behind this one
+        else:
+            self._twins.give_way(work, in_hand)
+            await self._excuse(work)
         return False
+
+    async def _excuse(self, work: Work) -> None:
+        """A job that waits does not run alone: what kills the process from here on is none of its doing."""
+        if work.record.is_alone:
+            work.record = await self._journal.submit(Excused(job_id=work.record.job_id))
 
     async def _reconsider(self, work: Work) -> None:
         """`work` does not go ahead with the bytes it had: whoever waited for it takes its own turn."""
-        seen, work.inspection = work.inspection, None
-        for twin in self._twins.end(work, seen.fingerprint if seen else None):
-            await self._reconciler.again(twin)
+        work.inspection = None
+        for twin in self._twins.end(work):
+            await self._again(twin)
 
     async def _upload(self, work: Work, image: Inspected) -> str:
         attempts = self._attempts(work)
@@ -299,6 +318,8 @@ class Deliver:
     # Step 7: the add is sent again. The count and the audit are durable before it.
 
     async def _send_again(self, work: Work) -> None:
+        if work.record.fingerprint is not None and not await self._goes_ahead(work, work.record.fingerprint):
+            return
         work.record = await self._journal.submit(Resent(job_id=work.record.job_id))
         work.is_absent = False
         self._reconciler.owe_audit(work)

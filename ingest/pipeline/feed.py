@@ -5,6 +5,7 @@ Opens no image and sends nothing but the lookup of a pack's name.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections import deque
@@ -15,12 +16,12 @@ import anyio
 from ingest.errors import UsageError
 from ingest.journal.base import Candidate, Claimed, Joined, Known
 from ingest.model import Job, JobId, Locator, Outcome
-from ingest.pipeline.work import RELEASE_TIMEOUT_S, SUSPECT_DEATHS, Naming, Work, release
+from ingest.pipeline.work import RELEASE_TIMEOUT_S, SUSPECT_DEATHS, Naming, Work, acknowledge, release
 from ingest.sources.base import Delivery
 from ingest.sources.selection import file_name, sendable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from ingest.journal.base import Admission, Journal, Record
     from ingest.model import RunId
@@ -72,19 +73,29 @@ class Feed:
         """Whether as many jobs were claimed as the user wants."""
         return self._settings.limit is not None and self._claimed >= self._settings.limit
 
-    async def take(self, source: Source) -> None:
-        """Admit everything that `source` names, up to the limit. Raises its `UsageError`, and the journal's errors."""
-        async with source.open() as batches:
-            async for batch in batches:
-                unnamed = deque(Naming(delivery, source.name) for delivery in batch)
-                try:
-                    await self._admit(unnamed)
-                finally:
-                    with anyio.move_on_after(RELEASE_TIMEOUT_S, shield=True):
-                        for naming in unnamed:
-                            await release(naming, self._deliveries)
-                if self.is_full:
-                    return
+    async def take(self, sources: Sequence[Source]) -> None:
+        """Admit everything that `sources` name, one after another, up to the limit.
+
+        All are opened before the first is read, so that nothing is sent where one of them can't be. Raises their
+        `UsageError`, and the journal's errors.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            opened = [(source.name, await stack.enter_async_context(source.open())) for source in sources]
+            for name, batches in opened:
+                if not self.is_full:  # asking for a batch may take for ever
+                    await self._take_batches(name, batches)
+
+    async def _take_batches(self, name: str, batches: AsyncIterator[Sequence[Delivery]]) -> None:
+        async for batch in batches:
+            unnamed = deque(Naming(delivery, name) for delivery in batch)
+            try:
+                await self._admit(unnamed)
+            finally:
+                with anyio.move_on_after(RELEASE_TIMEOUT_S, shield=True):
+                    for naming in unnamed:
+                        await release(naming, self._deliveries)
+            if self.is_full:
+                break
 
     async def resume(self) -> None:
         """Continue what earlier runs left pending, as if a source had named it."""
@@ -92,12 +103,13 @@ class Feed:
             self._name(work, Naming(Delivery(job=_job_of(work.record)), "other"))
         last = JobId(0)
         while records := await self._journal.resume(self._run_id, after=last, limit=self._room(RESUME_BATCH)):
-            for record in records:
-                last = record.job_id
-                await self._claim(record, Naming(Delivery(job=_job_of(record)), "other"))
+            last = records[-1].job_id
+            claimed = [self._claim(record, Naming(Delivery(job=_job_of(record)), "other")) for record in records]
+            for work in itertools.chain.from_iterable(claimed):
+                await self._ready(work)
             if self.is_full:
                 return
-            await self._open.room()
+            await self._room_to_admit()
 
     async def hand_out_suspects(self) -> None:
         """Hand out what may have killed earlier processes: last, so that the rest is done before one of them does."""
@@ -107,25 +119,41 @@ class Feed:
     async def _admit(self, unnamed: deque[Naming]) -> None:
         """Admit a batch, taking each delivery off it as its job is known to the run."""
         while unnamed and not self.is_full:
-            await self._open.room()
+            await self._room_to_admit()
             batch = list(itertools.islice(unnamed, self._room(len(unnamed))))
             candidates = [await self._candidate(naming.delivery) for naming in batch]
             admissions = await self._journal.admit(self._run_id, candidates)
+            # All are the run's before the first is handed out, which may take as long as the job before it.
+            taken = deque[Work]()
             for naming, candidate, admission in zip(batch, candidates, admissions, strict=True):
+                taken.extend(await self._take(naming, candidate, admission))
                 unnamed.popleft()
-                await self._take(naming, candidate, admission)
+            while taken:
+                await self._ready(taken.popleft())
 
-    async def _take(self, naming: Naming, candidate: Candidate, admission: Admission) -> None:
-        if isinstance(admission, Joined) and self._open.get(admission.record.job_id) is None:
+    async def _take(self, naming: Naming, candidate: Candidate, admission: Admission) -> Sequence[Work]:
+        """Make a delivery's job the run's; the job, if it is to be handed out."""
+        open_work = self._open.get(admission.record.job_id)
+        if open_work is not None and open_work.is_ending:
+            # It has the outcome of an earlier turn, and this one begins when that is told.
+            await self._open.closed(open_work)
+            open_work = None
+        if isinstance(admission, Joined) and open_work is None:
             # `failed` with a url and tried again, or settled since: asked once more, the journal tells which.
             (admission,) = await self._journal.admit(self._run_id, [candidate])
         match admission:
             case Claimed(record=record):
-                await self._claim(record, naming)
+                return self._claim(record, naming)
             case Joined(record=record):
                 self._join(record, naming)
             case Known(outcome=outcome):
                 await self._skip(naming, outcome, admission.record)
+        return ()
+
+    async def _room_to_admit(self) -> None:
+        if self._open.is_full:
+            await self.hand_out_suspects()  # nothing else might ever end
+        await self._open.room()
 
     def _room(self, wanted: int) -> int:
         """How many may be admitted at once without passing the limit."""
@@ -154,15 +182,15 @@ class Feed:
             stamp=delivery.stamp,
         )
 
-    async def _claim(self, record: Record, naming: Naming) -> None:
+    def _claim(self, record: Record, naming: Naming) -> Sequence[Work]:
         self._claimed += 1
         work = Work(record=record)
         self._open.open(work)
         self._name(work, naming)
         if record.deaths >= SUSPECT_DEATHS:
             self._suspects.append(work)
-        else:
-            await self._ready(work)
+            return ()
+        return (work,)
 
     def _join(self, record: Record, naming: Naming) -> None:
         work = self._open.get(record.job_id)
@@ -183,8 +211,7 @@ class Feed:
     async def _skip(self, naming: Naming, outcome: Outcome, record: Record) -> None:
         self._tally.discover()
         self._tally.skip(outcome, is_unchanged=outcome is Outcome.DUPLICATE and naming.delivery.stamp is not None)
-        await naming.delivery.acknowledge(outcome, record.reason)
-        self._deliveries.delivery(naming.source, "acknowledged")
+        await acknowledge(naming, outcome, record.reason, self._deliveries)
 
 
 def _job_of(record: Record) -> Job:

@@ -17,6 +17,7 @@ from ingest.api.answers import is_foreign, retry_after_s
 from ingest.api.transport import NoAnswer
 from ingest.model import Lane
 from ingest.policy.breaker import Breaker
+from ingest.policy.budget import RetryBudget
 from ingest.policy.pacing import Pacer, is_refusal
 
 if TYPE_CHECKING:
@@ -27,9 +28,15 @@ if TYPE_CHECKING:
     from ingest.observe.recorders import LaneRecorder, RequestRecorder
     from ingest.settings import FlowSettings
 
-__all__ = ["Gate", "GatedTransport", "Traffic"]
+__all__ = ["Gate", "GatedTransport", "Traffic", "TurnedAway"]
+
+NAMES: Final = {Lane.API: "API", Lane.STORAGE: "storage"}
 
 REFUSED_KEY: Final = frozenset({401, 402, 403})
+
+
+class TurnedAway(Exception):
+    """Raised in whoever waits with a request that is out of date: make it anew and ask again. Nothing was sent."""
 
 
 @dataclass(slots=True)
@@ -45,20 +52,23 @@ class Gate:
     """One lane's limits, and the queue before them; first come, first served.
 
     `enter` and `leave` come in pairs. `hold` lets nothing start until `release` or `shut`; `shut` is for good.
+    `refusal` is what a person must put right before a held gate is released; None where nobody has to.
     """
 
     def __init__(self, lane: Lane, settings: FlowSettings, *, rate: float | None, recorder: LaneRecorder) -> None:
         self.lane = lane
         self.in_flight = 0
         self.last_failure: str | None = None
+        self.refusal: Fatal | None = None
         self.concurrency = settings.concurrency
         self.pacer = Pacer(bound=rate)
         # Above what one job alone can fail: it must not stop a lane.
         self.breaker = Breaker(threshold=2 * settings.max_attempts)
+        self.budget = RetryBudget()
         self._recorder = recorder
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._is_held = False
-        self._refusal: Fatal | None = None
+        self._verdict: Fatal | None = None
         self._alarm: asyncio.TimerHandle | None = None
 
     @property
@@ -68,9 +78,9 @@ class Gate:
         return max(self.pacer.wait_s(now), self.breaker.wait_s(now))
 
     async def enter(self) -> None:
-        """Wait for a place, and take it. Raises the `Fatal` that shut the gate."""
-        if self._refusal is not None:
-            raise self._refusal
+        """Wait for a place, and take it. Raises the `Fatal` that shut the gate, and `TurnedAway`."""
+        if self._verdict is not None:
+            raise self._verdict
         if not self._waiting and self._may_start():
             self._start()
             return
@@ -105,31 +115,48 @@ class Gate:
             case _ if is_refusal(end.status, retry_after_s):
                 pause_s = self.pacer.refused(now, retry_after_s=retry_after_s, jitter=random.random())  # noqa: S311
                 self._recorder.lane_paused(self.lane, "throttled" if retry_after_s is None else "retry_after", pause_s)
-                self.breaker.answered()
+                if is_foreign:
+                    self._failed(end.status, now, is_foreign=True)
+                else:
+                    self.breaker.answered()
             case _ if end.status >= 500 or is_foreign:
-                self.last_failure = f"HTTP {end.status}" + (", and not from the API" if is_foreign else "")
-                self.breaker.failed(now, jitter=random.random())  # noqa: S311
+                self._failed(end.status, now, is_foreign=is_foreign)
             case _:
                 self.pacer.accepted(now)
                 self.breaker.answered()
         self._leave()
 
-    def hold(self) -> None:
-        """Start nothing more until told."""
+    def hold(self, refusal: Fatal | None = None) -> None:
+        """Start nothing more until told; with a `refusal`, until a person has acted on it."""
         self._is_held = True
+        if refusal is not None:
+            self.refusal = refusal
 
     def release(self) -> None:
         """Start again after a `hold`."""
         self._is_held = False
+        self.refusal = None
         self._pump()
 
     def shut(self, refusal: Fatal) -> None:
         """Start nothing any more: whoever waits, or comes later, is told why."""
-        self._refusal = refusal
+        self._verdict = refusal
+        self.refusal = None
+        self._send_off(refusal)
+
+    def turn_away(self) -> None:
+        """Have whoever waits make the request anew: those that wait carry a key that is not in use any more."""
+        self._send_off(TurnedAway())
+
+    def _send_off(self, reason: Exception) -> None:
         while self._waiting:
             place = self._waiting.popleft()
             if not place.done():
-                place.set_exception(refusal)
+                place.set_exception(reason)
+
+    def _failed(self, status: int, now: float, *, is_foreign: bool) -> None:
+        self.last_failure = f"HTTP {status}, and not from the {NAMES[self.lane]}" if is_foreign else f"HTTP {status}"
+        self.breaker.failed(now, jitter=random.random())  # noqa: S311
 
     def _may_start(self) -> bool:
         return not self._is_held and self.in_flight < self.concurrency and self.wait_s <= 0.0
@@ -138,6 +165,7 @@ class Gate:
         self.in_flight += 1
         self.pacer.started(time.monotonic())
         self.breaker.started()
+        self.budget.started()
 
     def _leave(self) -> None:
         self.in_flight -= 1
@@ -173,7 +201,7 @@ class GatedTransport:
         self.traffic = Traffic()
 
     async def exchange(self, call: Call) -> Answer:
-        """See `Transport.exchange`; also `Fatal` once the lane is shut."""
+        """See `Transport.exchange`; also what `Gate.enter` raises."""
         gate = self._gates[call.operation.lane]
         await gate.enter()
         self.traffic.requests += 1

@@ -12,26 +12,28 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import anyio
 
 from ingest.api.paging import read_all
-from ingest.errors import Fatal, GaveUp, Rejected, Retryable, Uncertain, UsageError
+from ingest.errors import GaveUp, Rejected, Retryable, Uncertain, UsageError
 from ingest.model import Operation, PackId
 from ingest.observe.logging import get_logger
 from ingest.pipeline.retry import Patient
+from ingest.pipeline.scope import wrong_scope
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from ingest.api.client import PacksClient
-    from ingest.api.credentials import Credentials
     from ingest.api.messages import PackSummary
     from ingest.errors import RequestError
     from ingest.pipeline.guard import Guard
     from ingest.pipeline.retry import Retrying
 
-__all__ = ["Packs", "ResolvedPack"]
+__all__ = ["PACK_GONE", "Packs", "ResolvedPack"]
 
 T = TypeVar("T")
 
 log = get_logger("pipeline")
+
+PACK_GONE: Final = "its pack was deleted, or is out of this key's sight"
 
 MAX_NAME: Final = 120
 # Characters, after trimming (API.md, Details).
@@ -61,7 +63,6 @@ class Packs:
         client: PacksClient,
         retrying: Retrying,
         guard: Guard,
-        credentials: Credentials,
         *,
         settle_delay_s: float,
         sleep: Callable[[float], Awaitable[None]],
@@ -71,41 +72,42 @@ class Packs:
         self._guard = guard
         self._settle_delay_s = settle_delay_s
         self._sleep = sleep
-        self._credentials = credentials
-        self._filled: dict[PackId, str | None] = {}  # with the key that is known to see them
+        self._scope = guard.scope
         self._resolved: dict[str, ResolvedPack] = {}
         self._gone: set[PackId] = set()
         self._asking = anyio.Lock()
 
     def remember(self, filled: Sequence[PackId], *, key_id: str | None) -> None:
         """The journal filled these packs with that key."""
-        self._filled.update(dict.fromkeys(filled, key_id))
+        self._scope.remember(filled, key_id=key_id)
 
     async def resolve(self, named: str, *, create: bool) -> ResolvedPack:
         """The pack of that id or exact name, within scope.
 
+        Waits while the API refuses the key and a person is waited for: what is looked up is about to be admitted.
         Raises `UsageError`: none (and not `create`), several of that name, or only a public one of somebody else;
         `Fatal` with `wrong_scope` where a changed key sees none of the packs that this journal filled.
         """
+        await self._guard.not_waiting()
         async with self._asking:
             if (known := self._resolved.get(named)) is None:
                 known = self._resolved[named] = await self._resolve(named, create=create)
-                self._filled[known.pack_id] = self._credentials.public_id
+                self._scope.saw(known.pack_id)
                 log.info("pack.resolved", pack_id=known.pack_id, name=known.name, images=known.image_count)
             return known
 
     async def is_gone(self, pack_id: PackId) -> bool:
         """Whether a pack that answered 404 is really out of reach; asked until it is. `Fatal` as in `resolve`."""
         async with self._asking:
-            if pack_id not in self._gone and await self._in_scope(pack_id) is None:
-                await self._refuse_wrong_scope()
-                self._gone.add(pack_id)
-                log.error("pack.gone", pack_id=pack_id)
+            while pack_id not in self._gone and await self._in_scope(pack_id) is None:
+                if not await self._was_wrong_scope():
+                    self._gone.add(pack_id)
+                    log.error("pack.gone", pack_id=pack_id)
             return pack_id in self._gone
 
     def is_filled_by_this_key(self, pack_id: PackId) -> bool:
         """Whether this key is known to have filled, or found, the pack: then it is no other scope that hides it."""
-        return self._filled.get(pack_id) == self._credentials.public_id
+        return self._scope.is_filled_by_this_key(pack_id)
 
     def is_known_gone(self, pack_id: PackId) -> bool:
         """What `is_gone` has found out so far."""
@@ -119,7 +121,8 @@ class Packs:
         if not found and _may_be_id(wanted) and (pack := await self._in_scope(PackId(wanted))) is not None:
             return pack
         if not found:
-            await self._refuse_wrong_scope()
+            if await self._was_wrong_scope():
+                return await self._resolve(named, create=create)
             if create:
                 return await self._create(wanted)
             raise await self._unknown(wanted)
@@ -186,21 +189,16 @@ class Packs:
             hint="See `ingest packs list`, or add --create-pack to make it.",
         )
 
-    async def _refuse_wrong_scope(self) -> None:
-        key_id = self._credentials.public_id
-        under_another_key = [pack_id for pack_id, seen_by in self._filled.items() if seen_by not in {None, key_id}]
-        for pack_id in under_another_key:
+    async def _was_wrong_scope(self) -> bool:
+        """Whether the key was one of another scope, and there is another one: look again. `Fatal` where there isn't."""
+        strange = self._scope.strange
+        for pack_id in strange:
             if await self._in_scope(pack_id) is not None:
-                return
-        if under_another_key:
-            error = Fatal(
-                "This key sees none of the packs that this journal filled: it belongs to another workspace or person.",
-                operation=Operation.GET_PACK,
-                status=404,
-                error_code="wrong_scope",
-            )
-            self._guard.convict(error)
-            raise error
+                self._scope.saw(pack_id)
+                return False
+        if self._scope.strange:  # and no other key has come meanwhile
+            await self._guard.convict(wrong_scope())
+        return bool(strange)
 
     async def _asked(self, call: Callable[[], Awaitable[T]]) -> T:
         try:

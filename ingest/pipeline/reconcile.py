@@ -18,8 +18,10 @@ from ingest.errors import Fatal, Rejected, Retryable
 from ingest.journal.base import AuditClosed
 from ingest.model import Outcome
 from ingest.observe.logging import get_logger
+from ingest.pipeline.packs import PACK_GONE
 from ingest.pipeline.retry import Once
 from ingest.pipeline.stop import Stopped
+from ingest.policy.copies import is_copy, surplus
 from ingest.policy.retry import backoff_s
 
 if TYPE_CHECKING:
@@ -88,7 +90,7 @@ class Reconciler:
         self._packs = packs
         self._settler = settler
         self._recorder = recorder
-        self.again = again
+        self._again = again
         self._open = open_jobs
         self._twins = twins
         self._debts: dict[PackId, _Debts] = {}
@@ -226,7 +228,7 @@ class Reconciler:
                     # Until the next add has ended, a read says nothing about the audit that an earlier one owes.
                     if debts.audits.pop(job_id, None) is not None:
                         debts.unended.add(job_id)
-                    await self.again(work)
+                    await self._again(work)
 
     async def _audit(
         self, pack_id: PackId, debts: _Debts, audits: Mapping[JobId, tuple[Record, float]], scan: PackScan
@@ -235,9 +237,14 @@ class Reconciler:
         for job_id, (record, ended_at) in audits.items():
             if job_id in debts.unended or scan.began_at < ended_at + self._settings.settle_delay_s:
                 continue
-            copies = [image.image_id for image in scan.found if _is_copy(image.url, record)]
+            copies = [
+                image.image_id
+                for image in scan.found
+                if is_copy(image.url, minted=record.url, answered=record.answered_url)
+            ]
+            count = surplus(len(copies), adds_sent=record.adds_sent, copies_deleted=record.copies_deleted)
             try:
-                for image_id in copies[1:][: record.adds_sent - 1]:
+                for image_id in copies[1:][:count]:
                     await self._delete(pack_id, image_id)
                     log.info("copy.deleted", job=job_id, pack_id=pack_id, image_id=image_id)
             except Rejected as error:
@@ -248,7 +255,7 @@ class Reconciler:
                 failure = error
                 continue  # the next read counts anew
             else:
-                self._settler.record(AuditClosed(job_id=job_id))
+                self._settler.record(AuditClosed(job_id=job_id, copies_deleted=count))
             del debts.audits[job_id]
         if failure is None:
             debts.failures = 0
@@ -282,11 +289,11 @@ class Reconciler:
             if not is_ours and not work.namings:
                 self.unpaid += 1
                 self._open.leave(work)
-                for twin in self._twins.end(work, work.record.fingerprint):
-                    await self.again(twin)
+                for twin in self._twins.end(work):
+                    await self._again(twin)
             elif begun >= ended_at + self._settings.settle_delay_s:
                 self._recorder.uncertain("gone")
-                self._settler.settle(work, Outcome.REJECTED, reason="pack_gone")
+                self._settler.settle(work, Outcome.REJECTED, reason="pack_gone", detail=PACK_GONE)
             else:
                 continue
             del debts.parked[job_id]
@@ -298,14 +305,3 @@ class Reconciler:
             else:
                 self.unpaid += 1
             del debts.audits[job_id]
-
-
-def _is_copy(url: str, record: Record) -> bool:
-    """Whether an image of the pack is a copy of this job's alone, so that a surplus one may be deleted.
-
-    The minted url is. The server's own name for it is as long as it holds the minted file name, which no other url has;
-    under any other name it might be another job's image as well.
-    """
-    if record.url is None or url == record.url:
-        return url == record.url
-    return url == record.answered_url and record.url.rpartition("/")[2] in url

@@ -1,19 +1,22 @@
 """One request made until it has its answer: what is retryable is sent again, outside the gate.
 
-Which answers count against whom is the `Attempts`' word; how long to wait, the policy's. A request with a lasting
-effect comes out as `Uncertain` and is never sent again here.
+Which answers count against whom is the `Attempts`' word; how long to wait, for itself and for the lane's budget of
+retries, the policies'. A request with a lasting effect comes out as `Uncertain` and is never sent again here.
 """
 
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import anyio
 
 from ingest.errors import Fatal, Retryable, Uncertain
 from ingest.model import Operation
 from ingest.observe.logging import get_logger
-from ingest.pipeline.gate import REFUSED_KEY
+from ingest.pipeline.gate import REFUSED_KEY, TurnedAway
 from ingest.policy import pacing
 from ingest.policy.retry import backoff_s
 
@@ -38,7 +41,7 @@ class Attempts(Protocol):
     """Whose patience a retry uses up."""
 
     def spend(self, error: Retryable, *, is_outage: bool) -> bool:
-        """Count this failure; whether patience is left to send the request again. `is_outage`: the whole lane fails."""
+        """Count this failure; whether patience is left to send the request again. `is_outage`: a whole lane fails."""
         ...
 
 
@@ -92,29 +95,30 @@ class Retrying:
         self._guard = guard
         self._recorder = recorder
         self._sleep = sleep
+        self._turns = {lane: anyio.Lock() for lane in gates}
         self.retries = 0
 
     async def __call__(self, call: Callable[[], Awaitable[T]], *, attempts: Attempts) -> T:
         """The call's result; the `Retryable` itself once `attempts` says no; every other error at once.
 
-        A `Fatal` comes out only after a second request has confirmed it.
+        A `Fatal` comes out only after a second request has confirmed it, and nobody is waited for any more.
         """
         failures = 0
         was_refused = False
         while True:
             try:
                 return await call()
+            except TurnedAway:
+                continue
             except Fatal as error:
                 if was_refused:
                     # Whatever else the key may do, it may not do this: the second request that confirms is this one.
-                    self._guard.convict(error)
-                    raise
-                was_refused = True
-                await self._guard.confirm(error)
-                # The key is taken after all: what was refused is one more failure of this request.
-                failure = Retryable(
-                    str(error), operation=error.operation, status=error.status, error_code=error.error_code
-                )
+                    await self._guard.convict(error)
+                else:
+                    await self._guard.confirm(error)
+                was_refused = not was_refused
+                # The key is taken after all: it was no answer about this request, so it has no status here.
+                failure = Retryable(str(error), operation=error.operation, error_code=error.error_code)
             except (Retryable, Uncertain) as error:
                 if error.status in REFUSED_KEY:
                     self._guard.dismiss()  # not in the API's envelope, so not its word
@@ -127,7 +131,8 @@ class Retrying:
 
     async def _wait(self, error: Retryable, failures: int, attempts: Attempts) -> None:
         operation = Operation(error.operation)
-        is_outage = self._gates[operation.lane].breaker.is_open
+        # Any lane's: what takes the API away often takes the storage as well, where too few are at work to show it.
+        is_outage = any(gate.breaker.is_open for gate in self._gates.values())
         if not attempts.spend(error, is_outage=is_outage):
             raise error
         self.retries += 1
@@ -141,6 +146,15 @@ class Retrying:
             failures=failures,
         )
         await self._sleep(delay_s)
+        await self._afford(operation.lane)
+
+    async def _afford(self, lane: Lane) -> None:
+        """Wait until the lane's budget has this retry, first come, first served."""
+        budget = self._gates[lane].budget
+        async with self._turns[lane]:
+            while (wait_s := budget.wait_s(now := time.monotonic())) > 0.0:
+                await self._sleep(wait_s)
+            budget.retried(now)
 
     def _delay_s(self, error: Retryable, failures: int) -> float:
         if is_refusal(error):

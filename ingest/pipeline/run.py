@@ -6,6 +6,7 @@ who is made of what, in `assemble`.
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import time
@@ -19,11 +20,12 @@ from ingest.model import Lane, RunId, Summary
 from ingest.observe.logging import get_logger
 from ingest.observe.status import Phase
 from ingest.pipeline.account import BUG
+from ingest.pipeline.gate import NAMES
 from ingest.pipeline.stop import Stopped
 from ingest.pipeline.work import RELEASE_TIMEOUT_S, Work, release
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from ingest.api.credentials import Credentials
     from ingest.journal.base import Journal, Opening
@@ -70,7 +72,6 @@ class Pipeline:
         deliver: Deliver,
         deliveries: DeliveryRecorder,
         recorder: RunRecorder,
-        on_notice: Callable[[str], None] | None,
     ) -> None:
         self.run_id = account.run_id
         self.stop = account.stop
@@ -89,7 +90,6 @@ class Pipeline:
         self._deliver = deliver
         self._deliveries = deliveries
         self._recorder = recorder
-        self._on_notice = on_notice
 
     async def run(self, sources: Sequence[Source]) -> Summary:
         """Drain `sources`, or without any continue what the journal has pending; then end.
@@ -97,9 +97,16 @@ class Pipeline:
         Every `StopError` ends in the summary. Any other error is a bug and comes out, after the journal was closed as
         well as it can be. A cancellation puts claims back as a signal does, but waits for nothing that is in hand.
         """
+        return await self._whole(sources, is_resuming=not sources)
+
+    async def pay_debts(self) -> Summary:
+        """Look up what is parked and audit what is due, as every run does, and take nothing else; end like `run`."""
+        return await self._whole((), is_resuming=False)
+
+    async def _whole(self, sources: Sequence[Source], *, is_resuming: bool) -> Summary:
         opening = await self._journal.begin(self.run_id, key_id=self._credentials.public_id, pid=os.getpid())
         try:
-            await self._run(sources, opening)
+            await self._run(sources, opening, is_resuming=is_resuming)
         except BaseException as problem:
             if isinstance(problem, Exception) and (reason := _stop_error(problem)) is not None:
                 self.stop.because(reason)
@@ -122,7 +129,7 @@ class Pipeline:
 
     # The phases.
 
-    async def _run(self, sources: Sequence[Source], opening: Opening) -> None:
+    async def _run(self, sources: Sequence[Source], opening: Opening, *, is_resuming: bool) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._settler.run)
             tasks.start_soon(self._watch)
@@ -133,7 +140,7 @@ class Pipeline:
                     # Only after that: a key of another scope must not look for the packs of the last one.
                     tasks.start_soon(self._reconciler.run)
                     self._account.phase = Phase.RUNNING
-                    await self._take_in(sources)
+                    await self._take_in(sources, is_resuming=is_resuming)
                     self._account.phase = Phase.CHECKING
                     await self._open.none_left()
                     await self._reconciler.nothing_owed()
@@ -163,25 +170,26 @@ class Pipeline:
         except (Stopped, Fatal):
             return  # whoever raised it has told why the run ends
         if self.pack.image_count and self.pack.pack_id not in opening.packs:
-            log.info("pack.unseen", pack_id=self.pack.pack_id, images=self.pack.image_count)
-            if self._on_notice is not None:
-                self._on_notice(
-                    f"{self.pack.name!r} holds {self.pack.image_count} images that this journal has never seen; "
-                    "copies of them can't be recognised."
-                )
+            log.warning(
+                "pack.unseen",
+                pack_id=self.pack.pack_id,
+                message=f"{self.pack.name!r} holds {self.pack.image_count} images that this journal has never seen; "
+                "copies of them can't be recognised.",
+            )
 
-    async def _take_in(self, sources: Sequence[Source]) -> None:
+    async def _take_in(self, sources: Sequence[Source], *, is_resuming: bool) -> None:
         try:
-            for source in sources:
-                try:
-                    await self._feed.take(source)
-                finally:
-                    self._account.unreadable += source.report.unreadable_count
-            if not sources:
+            try:
+                await self._feed.take(sources)
+            finally:
+                self._account.unreadable = sum(source.report.unreadable_count for source in sources)
+            if is_resuming:
                 await self._feed.resume()
             await self._feed.hand_out_suspects()
         except (Stopped, Fatal):
             await self.stop.requested.wait()
+        except StopError as error:
+            self.stop.because(error)  # what is in hand is finished all the same
 
     async def _drain(self) -> None:
         """Finish what workers have in hand, as far as the drain timeout and a second signal allow."""
@@ -216,19 +224,23 @@ class Pipeline:
         return summary
 
     async def _watch(self) -> None:
-        """Give up when a lane has been silent for too long."""
+        """Give up when a lane has been silent for too long; while a person is waited for, nothing is asked there."""
         limit_s = self._settings.flow.give_up_after_s
         if limit_s is None:
             return
+        asked_since = -math.inf
         while True:
             await anyio.sleep(min(WATCH_S, limit_s / 4))
-            for gate in self._account.gates.values():
+            gates = self._account.gates
+            if gates[Lane.API].refusal is not None:
+                asked_since = time.monotonic()
+            for gate in gates.values():
                 since = gate.breaker.silent_since
-                if since is not None and time.monotonic() - since > limit_s:
-                    place = "The API" if gate.lane is Lane.API else "The storage"
+                if since is not None and time.monotonic() - max(since, asked_since) > limit_s:
+                    last = gate.last_failure or "no answer"
                     self.stop.because(
                         GaveUp(
-                            f"{place} has not answered well for {limit_s:.0f} s: {gate.last_failure or 'no answer'}.",
+                            f"The {NAMES[gate.lane]} has not answered well for {limit_s:.0f} s: {last}.",
                             code="unreachable",
                             hint="Nothing is lost: run the same command again to continue.",
                         )

@@ -16,6 +16,7 @@ from ingest.journal.base import Settled
 from ingest.model import Outcome
 from ingest.observe.logging import get_logger
 from ingest.observe.text import printable
+from ingest.pipeline.work import acknowledge
 
 if TYPE_CHECKING:
     import asyncio
@@ -89,6 +90,7 @@ class Settler:
             answered_url=answered_url,
             was_found=was_found,
         )
+        work.is_ending = True
         self._queue.append((self._journal.submit(change), (work, change)))
         self._wanted.set()
 
@@ -118,8 +120,7 @@ class Settler:
 
     async def _finish(self, work: Work, change: Settled, record: Record) -> None:
         outcome = change.outcome
-        fingerprint = work.inspection.fingerprint if work.inspection else record.fingerprint
-        for twin in self._twins.end(work, fingerprint):
+        for twin in self._twins.end(work):
             if outcome is Outcome.ADDED:
                 self.settle(twin, Outcome.DUPLICATE, reason=f"equal_to:{record.job_id}")
             elif outcome is Outcome.DUPLICATE:
@@ -133,12 +134,7 @@ class Settler:
         self._tell(record, outcome, work)
         self._on_settled(Settlement(record=record, outcome=outcome, reason=record.reason))
         for naming in work.namings:
-            try:
-                await naming.delivery.acknowledge(outcome, record.reason)
-            except Exception as error:  # a source's own fault: it may deliver again, which the journal then knows
-                log.warning("delivery.unacknowledged", job=record.job_id, source=naming.source, error=str(error))
-            else:
-                self._deliveries.delivery(naming.source, "acknowledged")
+            await acknowledge(naming, outcome, record.reason, self._deliveries)
 
     @staticmethod
     def _tell(record: Record, outcome: Outcome, work: Work) -> None:

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     import signal
     from collections.abc import Iterator
 
-    from ingest.pipeline.work import Tally
-
 __all__ = ["MaxRejected", "Stop", "Stopped"]
 
 
@@ -121,16 +119,20 @@ class Stop:
 
 
 class MaxRejected:
-    """Stops the run when as many jobs are rejected as the user allows; None allows any number."""
+    """Stops the run when it has rejected as many jobs as the user allows; None allows any number.
 
-    def __init__(self, limit: int | None, tally: Tally, stop: Stop) -> None:
+    What an earlier run rejected is not counted: it was allowed then, and would keep this one from ever ending.
+    """
+
+    def __init__(self, limit: int | None, stop: Stop) -> None:
         self._limit = limit
-        self._tally = tally
         self._stop = stop
+        self._rejected = 0
 
-    def check(self) -> None:
+    def settled(self, outcome: Outcome) -> None:
         """One more job has settled."""
-        if self._limit is None or self._stop.is_requested or self._tally.outcomes[Outcome.REJECTED] < self._limit:
+        self._rejected += outcome is Outcome.REJECTED
+        if self._limit is None or self._stop.is_requested or self._rejected < self._limit:
             return
         self._stop.because(
             TooManyRejected(

@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     from ingest.observe.recorders import DeliveryRecorder, JobRecorder
     from ingest.sources.base import Delivery
 
-__all__ = ["RELEASE_TIMEOUT_S", "SUSPECT_DEATHS", "Naming", "OpenJobs", "Tally", "Work", "release"]
+__all__ = ["RELEASE_TIMEOUT_S", "SUSPECT_DEATHS", "Naming", "OpenJobs", "Tally", "Work", "acknowledge", "release"]
 
 log = get_logger("pipeline")
 
 SUSPECT_DEATHS: Final = 3
 # From the third claim that died with its process on, a job runs alone (DESIGN §3, step 2).
+
+ACKNOWLEDGE_TIMEOUT_S: Final = 10.0
+# All outcomes pass through one task: a broker that hangs must not keep them from each other.
 
 RELEASE_TIMEOUT_S: Final = 10.0
 # A broker that does not take deliveries back by then redelivers them by itself.
@@ -39,6 +42,17 @@ class Naming:
 
     delivery: Delivery
     source: str
+
+
+async def acknowledge(naming: Naming, outcome: Outcome, reason: str | None, recorder: DeliveryRecorder) -> None:
+    """Tell a delivery how its job ended; a source that can't take it delivers again, and the journal knows then."""
+    try:
+        with anyio.fail_after(ACKNOWLEDGE_TIMEOUT_S):
+            await naming.delivery.acknowledge(outcome, reason)
+    except Exception as error:
+        log.warning("delivery.unacknowledged", source=naming.source, error=str(error) or type(error).__name__)
+    else:
+        recorder.delivery(naming.source, "acknowledged")
 
 
 async def release(naming: Naming, recorder: DeliveryRecorder) -> None:
@@ -64,6 +78,9 @@ class Work:
 
     is_absent: bool = False
     # A settled lookup did not find it: what comes next is another add.
+
+    is_ending: bool = False
+    # Its outcome is on its way to the journal, or there and not told yet: nobody joins it any more.
 
 
 class Tally:
@@ -123,7 +140,9 @@ class OpenJobs:
         return self._jobs.get(job_id)
 
     def open(self, work: Work) -> None:
-        """Take a job in hand."""
+        """Take a job in hand, which nobody has."""
+        if work.record.job_id in self._jobs:
+            raise ValueError(f"job {work.record.job_id} is in hand already")
         self._jobs[work.record.job_id] = work
 
     def close(self, work: Work) -> None:
@@ -137,9 +156,19 @@ class OpenJobs:
         self._left.append(work)
         self.close(work)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no more may be admitted."""
+        return len(self._jobs) >= self._capacity
+
     async def room(self) -> None:
         """Wait until one more batch may be admitted."""
-        while len(self._jobs) >= self._capacity:
+        while self.is_full:
+            await self._changed.wait()
+
+    async def closed(self, work: Work) -> None:
+        """Wait until this job has ended."""
+        while self._jobs.get(work.record.job_id) is work:
             await self._changed.wait()
 
     async def none_left(self) -> None:

@@ -5,9 +5,12 @@
        +-----release------+      park, die  |  | resend (a settled lookup found nothing)
        +-----die----------+                 v  |
        +-----release (never sent)---------  PARKED --find--> ADDED
+                                               ^               |
+                                               +-----miss------+
 
 What is durable says what may have happened: in STORED an add may have been sent, so a process that dies there leaves a
-job that is looked up first; an uncertain job can't become `failed` or `rejected` but from PARKED, by a settled lookup.
+job that is looked up first; an uncertain job can't become `failed`, `rejected` or `duplicate` but from PARKED, by a
+settled lookup.
 Deciding *which* event happened is the caller's.
 """
 
@@ -59,6 +62,8 @@ class Event(enum.StrEnum):
     EXCUSE = "excuse"  # it runs alone no more
     SPEND = "spend"  # an answer about it was no success
     AUDIT = "audit"  # its pack was read after its last add could have landed
+    MISS = "miss"  # a settled read of its pack has it no more: it starts at the lookup
+    DOUBT = "doubt"  # its pack holds more copies of it than one: an audit is due again
 
 
 TABLE: Final[dict[tuple[State, Event], State]] = {
@@ -79,10 +84,12 @@ TABLE: Final[dict[tuple[State, Event], State]] = {
     (State.PARKED, Event.RESEND): State.STORED,
     (State.PARKED, Event.REJECT): State.REJECTED,
     (State.PARKED, Event.FAIL): State.FAILED,
+    (State.PARKED, Event.MATCH): State.DUPLICATE,
     (State.FAILED, Event.RETRY): State.PENDING,
     (State.FAILED, Event.LOOK_AGAIN): State.PARKED,
     (State.REJECTED, Event.RETRY): State.PENDING,
     (State.REJECTED, Event.LOOK_AGAIN): State.PARKED,
+    (State.ADDED, Event.MISS): State.PARKED,
     # What is noted without a move. An audit can't close in STORED: the add that it must outlast may be on its way.
     (State.CLAIMED, Event.TEST): State.CLAIMED,
     (State.CLAIMED, Event.EXCUSE): State.CLAIMED,
@@ -91,8 +98,11 @@ TABLE: Final[dict[tuple[State, Event], State]] = {
     (State.PARKED, Event.SPEND): State.PARKED,
     (State.PARKED, Event.AUDIT): State.PARKED,
     (State.ADDED, Event.AUDIT): State.ADDED,
+    (State.DUPLICATE, Event.AUDIT): State.DUPLICATE,
     (State.REJECTED, Event.AUDIT): State.REJECTED,
     (State.FAILED, Event.AUDIT): State.FAILED,
+    (State.PARKED, Event.DOUBT): State.PARKED,
+    (State.ADDED, Event.DOUBT): State.ADDED,
 }
 
 

@@ -19,13 +19,16 @@ from ingest.journal.base import (
     AuditClosed,
     Candidate,
     Claimed,
+    Doubted,
     Inspection,
     Joined,
     Known,
+    Missed,
     Parked,
     Released,
     Resent,
     Settled,
+    Sighted,
     Spent,
     Stored,
 )
@@ -51,7 +54,7 @@ BYTES, OTHER_BYTES = Fingerprint(b"a" * 32), Fingerprint(b"b" * 32)
 class Store(Protocol):
     """Where a journal's records are."""
 
-    def open(self) -> AbstractAsyncContextManager[Journal]:
+    def open(self) -> AbstractAsyncContextManager[MemoryJournal | SqliteJournal]:
         """The journal, for as long as the block lasts."""
         ...
 
@@ -154,6 +157,10 @@ def changes_to(record: Record, state: State) -> list[Change]:
         State.FAILED: [settled(record, Outcome.FAILED, reason="http_500")],
     }
     return paths[state]
+
+
+async def admitted(journal: Journal, wanted: Candidate | None = None) -> Record:
+    return (await admit(journal, wanted)).record
 
 
 async def bring(journal: Journal, record: Record, *changes: Change) -> Record:
@@ -259,11 +266,11 @@ class TestAdmit:
         assert isinstance(admission, Joined)
         assert admission.record == record
 
-    async def test_a_claimed_job_is_joined_whatever_its_file_became(self, journal: Journal) -> None:
+    async def test_a_claimed_job_whose_file_became_another_is_a_new_revision(self, journal: Journal) -> None:
         record = await job_in(journal, State.CLAIMED)
         admission = await admit(journal, candidate(stamp=OTHER_STAMP))
-        assert isinstance(admission, Joined)
-        assert admission.record == record
+        assert isinstance(admission, Claimed)
+        assert (admission.record.revision, admission.record.stamp) == (record.revision + 1, OTHER_STAMP)
 
     @pytest.mark.parametrize(
         ("state", "outcome"),
@@ -409,11 +416,16 @@ class TestSubmit:
             (State.STORED, lambda record: base.Tested(job_id=record.job_id)),
             (State.STORED, lambda record: AuditClosed(job_id=record.job_id)),
             (State.PARKED, lambda record: settled(record, Outcome.ADDED)),
-            (State.PARKED, lambda record: settled(record, Outcome.DUPLICATE)),
             (State.PARKED, lambda record: Released(job_id=record.job_id)),
             (State.ADDED, lambda record: settled(record, Outcome.ADDED)),
             (State.ADDED, lambda record: Spent(job_id=record.job_id, attempts=1, reason="http_500")),
             (State.ADDED, lambda record: Resent(job_id=record.job_id)),
+            (State.PARKED, lambda record: Missed(job_id=record.job_id)),
+            (State.FAILED, lambda record: Missed(job_id=record.job_id)),
+            (State.FAILED, lambda record: Sighted(job_id=record.job_id)),  # it has no url
+            (State.ADDED, lambda record: Sighted(job_id=record.job_id)),
+            (State.STORED, lambda record: Doubted(job_id=record.job_id)),
+            (State.REJECTED, lambda record: Doubted(job_id=record.job_id)),
             (State.DUPLICATE, stored),
             (State.REJECTED, lambda record: Released(job_id=record.job_id)),
             (State.FAILED, lambda record: settled(record, Outcome.FAILED)),
@@ -575,6 +587,85 @@ class TestResume:
         assert [record.job_id for record in page] == [record.job_id for record in records[1:]]
         (left,) = await journal.resume(RUN, after=JobId(0), limit=10)
         assert left.job_id == records[0].job_id
+
+
+class TestMending:
+    """What a comparison with the packs reads, and what it tells the journal; between runs."""
+
+    async def test_what_is_missed_is_a_debt_of_the_next_run(self, store: Store) -> None:
+        async with store.open() as journal:
+            await begin(journal)
+            added = await job_in(journal, State.ADDED)
+            await journal.end(RUN, summary())
+        async with store.open() as journal:
+            missed = await journal.submit(Missed(job_id=added.job_id))
+            assert (missed.state, missed.url, missed.adds_sent) == (State.PARKED, added.url, 1)
+            assert (missed.attempts, missed.reason, missed.settled_at) == (0, "missed", None)
+            crashed = store.after_a_crash()
+        async with crashed.open() as journal:
+            opening = await begin(journal, NEXT_RUN)
+            assert list(opening.parked) == [missed]
+            again = await journal.submit(Resent(job_id=added.job_id))
+            assert (again.state, again.adds_sent, again.audit_is_open) == (State.STORED, 2, True)
+
+    @pytest.mark.parametrize("outcome", [Outcome.REJECTED, Outcome.FAILED])
+    async def test_what_is_sighted_is_looked_up_whatever_was_told_of_it(
+        self, journal: Journal, outcome: Outcome
+    ) -> None:
+        record = await bring(journal, await claim(journal), *changes_to(await admitted(journal), State.PARKED))
+        await journal.submit(Spent(job_id=record.job_id, attempts=8, reason="http_500"))
+        await journal.submit(settled(record, outcome, reason="http_500"))
+        sighted = await journal.submit(Sighted(job_id=record.job_id))
+        assert (sighted.state, sighted.attempts, sighted.settled_at) == (State.PARKED, 0, None)
+        found = await journal.submit(settled(record, Outcome.ADDED, was_found=True))
+        assert (found.state, found.reason) == (State.ADDED, None)
+
+    async def test_what_was_sighted_was_sent(self, journal: Journal) -> None:
+        record = await job_in(journal, State.STORED)
+        await bring(journal, record, Released(job_id=record.job_id))
+        await claim(journal)
+        rejected = await journal.submit(settled(record, Outcome.REJECTED, reason="too_large"))
+        assert (rejected.url, rejected.adds_sent) == (record.url, 0)
+        assert (await journal.submit(Sighted(job_id=record.job_id))).adds_sent == 1
+
+    async def test_a_doubt_opens_the_audit_again_and_deletions_add_up(self, store: Store) -> None:
+        async with store.open() as journal:
+            await begin(journal)
+            record = await job_in(journal, State.PARKED)
+            await bring(journal, record, Resent(job_id=record.job_id), settled(record, Outcome.ADDED))
+            closed = await journal.submit(AuditClosed(job_id=record.job_id, copies_deleted=1))
+            assert (closed.audit_is_open, closed.copies_deleted, closed.adds_sent) == (False, 1, 2)
+            doubted = await journal.submit(Doubted(job_id=record.job_id))
+            assert (doubted.state, doubted.audit_is_open) == (State.ADDED, True)
+            store = store.after_a_crash()
+        async with store.open() as journal:
+            assert list((await begin(journal, NEXT_RUN)).audits) == [doubted]
+            closed = await journal.submit(AuditClosed(job_id=record.job_id, copies_deleted=2))
+            assert closed.copies_deleted == 3
+
+    async def test_pages_of_jobs_with_a_url_by_state_and_number(self, journal: MemoryJournal | SqliteJournal) -> None:
+        for state in (State.ADDED, State.PARKED):
+            records = [await job_in(journal, state, candidate(f"{state}-{number}.jpg")) for number in range(5)]
+            await job_in(journal, state, candidate("elsewhere.jpg", pack_id=OTHER_PACK, key=f"id:{state}"))
+            seen: list[Record] = []
+            after = JobId(0)
+            while page := await journal.page(PACK, state, after=after, limit=2):
+                assert len(page) <= 2
+                seen += page
+                after = page[-1].job_id
+            assert seen == records
+        await job_in(journal, State.REJECTED, candidate("no-image.jpg"))
+        assert list(await journal.page(PACK, State.REJECTED, after=JobId(0), limit=2)) == []
+
+    async def test_the_packs_that_an_add_may_have_gone_to(self, store: Store) -> None:
+        async with store.open() as journal:
+            assert (list((await journal.filled()).packs), (await journal.filled()).key_id) == ([], None)
+            await begin(journal)
+            for number, state in enumerate((State.ADDED, State.PARKED, State.ADDED, State.PENDING, State.DUPLICATE)):
+                await job_in(journal, state, candidate("a.jpg", pack_id=PackId(f"pack-{number}")))
+            await job_in(journal, State.ADDED, candidate("b.jpg", pack_id=PackId("pack-0")))
+            filled = await journal.filled()
+        assert (list(filled.packs), filled.key_id) == (["pack-0", "pack-2", "pack-1"], "key-1")
 
 
 class TestEndAndBegin:

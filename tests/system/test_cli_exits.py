@@ -99,8 +99,8 @@ def test_a_journal_where_nothing_can_be_written(
 ) -> None:
     place = tmp_path / "locked"
     place.mkdir(mode=0o500)
-    journal = place / "j.db" if os.geteuid() else "/proc/self/j.db"
-    check_run(ingest, pictures(1), "--pack", "P", "--create-pack", "--journal", journal, code=2, says="--journal")
+    journal, code = (place / "j.db", 74) if os.geteuid() else ("/proc/self/j.db", 2)  # there root can't make it either
+    check_run(ingest, pictures(1), "--pack", "P", "--create-pack", "--journal", journal, code=code, says="--journal")
 
 
 def test_a_full_disk(ingest: CommandLine, sandbox: Served, pictures: Callable[..., Path], tmp_path: Path) -> None:
@@ -117,6 +117,31 @@ def test_a_full_disk(ingest: CommandLine, sandbox: Served, pictures: Callable[..
         preexec_fn=no_room,
     )
     assert sandbox.ledger()["files"] == []
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_what_was_closed_at_the_start_changes_no_exit_code(
+    ingest: CommandLine, sandbox: Served, pictures: Callable[..., Path], closed: tuple[int, ...]
+) -> None:
+    def close() -> None:
+        for descriptor in closed:
+            os.close(descriptor)
+
+    folder = pictures(2)
+    first = ingest("run", folder, "--pack", "P", "--create-pack", "--json", preexec_fn=close)
+    assert first.code == 0
+    assert len(sandbox.ledger()["files"]) == 2
+    assert ingest("packs", "list", preexec_fn=close).code == 0
+    if 1 not in closed:
+        assert first.json["added"] == 2
+
+
+def test_a_result_that_can_not_be_written(ingest: CommandLine, pictures: Callable[..., Path]) -> None:
+    def onto_a_full_disk() -> None:
+        os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+
+    done = ingest("run", pictures(1), "--pack", "P", "--create-pack", "--json", preexec_fn=onto_a_full_disk)
+    check_message(done, code=74, says="Make room")
 
 
 def test_journal_in_use(ingest: CommandLine, sandbox: Served, pictures: Callable[..., Path]) -> None:

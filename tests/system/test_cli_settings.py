@@ -71,6 +71,7 @@ def test_a_wrong_value_names_its_origin(told: Callable[..., Origins]) -> None:
         (told(INGEST_CONCURRENCY="x"), "INGEST_CONCURRENCY: 'x'"),
         (told(None, 'concurrency = "x"'), "concurrency in .*config.toml: 'x'"),
         (told(None, "concurrency = [1, 2]"), "concurrency in .*one value"),
+        (told(None, "concurrency = [1]"), "concurrency in .*one value"),
     ):
         with pytest.raises(UsageError, match=origin):
             origins.one("concurrency", number, None)

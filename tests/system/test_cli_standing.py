@@ -38,7 +38,7 @@ def told(snapshot: Snapshot) -> list[str]:
     return [trouble.text for trouble in standing.troubles(snapshot, now=NOON + 60)]
 
 
-def with_api(**change: float | None) -> Snapshot:
+def with_api(**change: float | str | None) -> Snapshot:
     return replace(WELL, lanes={**WELL.lanes, Lane.API: replace(QUIET, **change)})
 
 
@@ -60,8 +60,20 @@ def test_offline() -> None:
     assert told(with_api(silent_since=NOON + 59)) == []  # one failure is no outage
 
 
+def test_refused() -> None:
+    assert told(with_api(refusal="401 invalid_token", silent_since=NOON)) == [
+        "The API refuses this key (401 invalid_token); waiting for a new one; nothing is lost"
+    ]
+    assert told(with_api(refusal="404 wrong_scope")) == [
+        "The API refuses this key (404 wrong_scope); waiting for a new one; nothing is lost"
+    ]
+    assert told(with_api(refusal="402 subscription_required")) == [
+        "The API refuses this key (402 subscription_required); waiting for another plan; nothing is lost"
+    ]
+
+
 def test_paused_and_checking() -> None:
-    assert told(with_api(paused_for_s=12.0)) == ["The API asked for a pause; going on in 12 s"]
+    assert told(with_api(paused_for_s=12.0)) == ["The API takes no more for the moment; going on in 12 s"]
     assert told(replace(WELL, parked=2, audits=1, next_check_in_s=12.0)) == ["checking 3 adds again in 12 s"]
     assert told(replace(WELL, parked=1)) == ["checking 1 add"]
     assert told(replace(WELL, parked=1, phase=Phase.ENDED)) == []

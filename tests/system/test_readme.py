@@ -85,7 +85,7 @@ def test_a_real_backfill(ingest: CommandLine, sandbox: Served, pictures: Callabl
         codes.append((arguments[0], done.code))
         assert "Traceback" not in done.err, done
 
-    assert codes == [("packs", 0), ("run", 0), ("run", 1), ("failures", 0), ("retry", 0), ("run", 0)]
+    assert codes == [("packs", 0), ("run", 0), ("run", 1), ("failures", 0), ("retry", 0), ("run", 0), ("verify", 0)]
     assert len(sandbox.urls("Motivation")) == 12
 
 

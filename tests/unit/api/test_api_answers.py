@@ -116,6 +116,11 @@ def test_a_success_that_is_none(body: bytes) -> None:
         assert (error.status, error.error_code, error.failure) == (200, None, RequestFailure.UNREADABLE)
 
 
+def test_a_refusal_in_a_success_is_told_in_the_words_of_the_api() -> None:
+    error = error_of(API_METHODS["get_pack"], answer(200, refusal(500, "internal")))
+    assert "(internal, “no”)" in str(error)
+
+
 @pytest.mark.parametrize("status", [200, 201, 202, 299])
 def test_any_2xx_with_the_right_data_is_a_success(status: int) -> None:
     assert run(client_of(answer(status, ok(IMAGE))).add_image("p", "u")).id == "i"

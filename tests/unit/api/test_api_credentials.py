@@ -68,6 +68,17 @@ async def test_a_rotated_file_is_read_again(tmp_path: Path) -> None:
     assert credentials.public_id == "pk_second"
 
 
+async def test_every_secret_is_told_before_it_is_used(tmp_path: Path) -> None:
+    told: list[str] = []
+    file = tmp_path / "key"
+    file.write_text(KEY)
+    credentials = Credentials(ApiSettings(key_file=str(file)), on_secret=told.append)
+    assert told == [KEY, SECRET]
+    file.write_text("pk_second.other")
+    await credentials.refresh()
+    assert told == [KEY, SECRET, "pk_second.other", "other"]
+
+
 @pytest.mark.parametrize("content", [None, "", "half-a-key"])
 async def test_in_the_midst_of_a_rotation_the_key_stays(tmp_path: Path, content: str | None) -> None:
     file = tmp_path / "key"

@@ -88,14 +88,27 @@ class TestConnect:
 
     def test_a_step_that_fails_leaves_the_version_before_it(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         make(path)
-        # The first step once more as a second one: its tables are there already.
+        # The first step once more as the last one: its tables are there already.
         with monkeypatch.context() as patch:
-            patch.setattr(database, "MIGRATIONS", ("0001.sql", "0001.sql"))
+            patch.setattr(database, "MIGRATIONS", (*MIGRATIONS, "0001.sql"))
             with pytest.raises(StopError, match="already exists"):
                 connect(path)
         with contextlib.closing(connect(path)) as connection:
-            assert pragma(connection, "user_version") == 1
+            assert pragma(connection, "user_version") == len(MIGRATIONS)
             assert targets(connection) == ["https://api.example"]
+
+    def test_a_journal_of_the_first_schema_keeps_its_jobs(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(database, "MIGRATIONS", ("0001.sql",))
+            make(path)
+            with edited(path) as connection:
+                connection.execute(
+                    "INSERT INTO jobs "
+                    "(target_id, pack_id, key, revision, locator, file_name, state, admitted_at, run_id) "
+                    "VALUES (1, 'pack-1', 'key', 1, 'a.jpg', 'a.jpg', 'added', 1.0, 'run-1')"
+                )
+        with contextlib.closing(connect(path)) as connection:
+            assert connection.execute("SELECT state, copies_deleted FROM jobs").fetchall() == [("added", 0)]
 
     def test_a_newer_version(self, path: Path) -> None:
         make(path)
@@ -156,7 +169,7 @@ class TestConnect:
         assert not path.exists()
 
     def test_a_read_only_place(self, make_unwritable: Closable) -> None:
-        with pytest.raises(UsageError, match="can't be opened"):
+        with pytest.raises(MachineError, match="can't be opened"):
             connect(make_unwritable() / "journal.db")
 
     def test_a_foreign_program_that_keeps_it_locked(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,7 +254,7 @@ class TestConnectReadonly:
             for suffix in ("", "-wal"):
                 shutil.copyfile(tmp_path / f"source.db{suffix}", f"{path}{suffix}")
         make_unwritable()
-        with pytest.raises(UsageError, match="can't be opened") as raised:
+        with pytest.raises(MachineError, match="can't be opened") as raised:
             connect_readonly(path)
         assert raised.value.code == "journal_unwritable"
 
@@ -298,9 +311,9 @@ class TestFileSystem:
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
-        (sqlite3.SQLITE_READONLY, UsageError),
-        (sqlite3.SQLITE_READONLY_DIRECTORY, UsageError),
-        (sqlite3.SQLITE_CANTOPEN, UsageError),
+        (sqlite3.SQLITE_READONLY, MachineError),
+        (sqlite3.SQLITE_READONLY_DIRECTORY, MachineError),
+        (sqlite3.SQLITE_CANTOPEN, MachineError),
         (sqlite3.SQLITE_BUSY, JournalInUse),
         (sqlite3.SQLITE_BUSY_SNAPSHOT, JournalInUse),
         (sqlite3.SQLITE_NOTADB, JournalCorrupt),

@@ -108,9 +108,9 @@ def test_what_a_killed_process_left_is_overwritten(tmp_path: Path) -> None:
 
 def test_a_directory_that_can_not_be_written(make_unwritable: Closable) -> None:
     place = make_unwritable()
-    with pytest.raises(UsageError, match="can't be written") as raised, writer_lock(place / "journal.db"):
+    with pytest.raises(MachineError, match="can't be written") as raised, writer_lock(place / "journal.db"):
         pytest.fail("it must not be entered")
-    assert raised.value.exit_code == 2
+    assert (raised.value.exit_code, raised.value.code) == (74, "journal_unwritable")
     assert "--journal" in raised.value.hint
 
 

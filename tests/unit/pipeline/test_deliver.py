@@ -23,6 +23,7 @@ from pipeline_model import (
     until,
 )
 
+from ingest.api.transport import Answer
 from ingest.errors import ImageChanged
 from ingest.journal.base import Candidate, Resent, Stored
 from ingest.model import Locator, Operation, PackId, RunId
@@ -189,6 +190,19 @@ async def test_a_ticket_that_is_always_refused_uses_the_attempts_up(system, mode
     model.always(PUT, refused(403))
     assert (await system.run(ListSource(named(*pictures(tmp_path, 1))))).failed == 1
     assert model.count(PUT) == FLOW.max_attempts
+
+
+async def test_a_storage_that_names_its_refusal_uses_the_attempts_up_too(system, model, tmp_path):
+    """A clock that is wrong, or a bucket's policy: no new ticket mends it."""
+
+    async def expired(_call, _do):
+        body = b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
+        return Answer(status=403, headers={"Content-Type": "application/xml"}, body=body)
+
+    model.always(PUT, expired)
+    assert (await system.run(ListSource(named(*pictures(tmp_path, 1))))).failed == 1
+    assert model.count(PUT) == FLOW.max_attempts
+    assert system.journal.records()[0].reason == "AccessDenied"
 
 
 async def test_a_ticket_near_its_end_is_not_used(system, model, tmp_path):

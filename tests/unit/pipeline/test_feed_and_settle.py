@@ -162,6 +162,25 @@ async def test_with_the_least_of_everything_nothing_stands_still(system, model, 
     assert all(len(delivery.told) == 1 for delivery in source.deliveries)
 
 
+async def test_a_run_that_stops_within_a_batch_counts_all_of_it(system, model, tmp_path):
+    """What the journal was given is pending there: the summary must not know less."""
+    model.always(ADD, stall := Stall())
+    summaries = []
+    flow = replace(TINY, drain_timeout_s=0.0)
+    async with system.assembled(flow=flow) as pipeline, anyio.create_task_group() as tasks:
+
+        async def run() -> None:
+            summaries.append(await pipeline.run([ListSource(named(*pictures(tmp_path, 60)))]))
+
+        tasks.start_soon(run)
+        await stall.came.wait()
+        await until(lambda: pipeline._account.workers._send.statistics().tasks_waiting_send == 1)
+        system.stop.signalled(signal.SIGTERM)
+    (summary,) = summaries
+    check(pipeline, summary)
+    assert (summary.discovered, summary.pending) == (60, 60) == (len(system.journal.records()),) * 2
+
+
 async def test_a_job_without_a_pack_or_with_a_url_is_wrong_usage(system, tmp_path):
     (path,) = pictures(tmp_path, 1)
     system.model.packs.clear()

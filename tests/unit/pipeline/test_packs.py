@@ -14,14 +14,16 @@ from ingest.pipeline.gate import Gate, GatedTransport
 from ingest.pipeline.guard import Guard
 from ingest.pipeline.packs import Packs
 from ingest.pipeline.retry import Retrying
+from ingest.pipeline.scope import Scope
+from ingest.pipeline.stop import Stop
 from ingest.settings import ApiSettings
 
 ID = "22222222-2222-2222-2222-222222222222"
 
 
 @pytest.fixture
-def verdicts() -> list:
-    return []
+def stop() -> Stop:
+    return Stop()
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def sleeps() -> list:
 
 
 @pytest.fixture
-def packs(model, metrics, verdicts, sleeps) -> Packs:
+def packs(model, metrics, stop, sleeps) -> Packs:
     model.packs.clear()
     credentials = Credentials(ApiSettings(key="tester.secret"))
     gates = {lane: Gate(lane, FLOW, rate=None, recorder=metrics) for lane in Lane}
@@ -38,9 +40,9 @@ def packs(model, metrics, verdicts, sleeps) -> Packs:
     guard = Guard(
         gates[Lane.API],
         credentials,
-        probe=lambda: PacksClient(model, credentials, "http://api.test/v1").list_packs(limit=1),
+        scope=Scope(PacksClient(model, credentials, "http://api.test/v1"), credentials),
         recorder=metrics,
-        on_fatal=verdicts.append,
+        stop=stop,
     )
 
     async def sleep(delay_s: float) -> None:
@@ -48,7 +50,7 @@ def packs(model, metrics, verdicts, sleeps) -> Packs:
         await anyio.lowlevel.checkpoint()
 
     retrying = Retrying(FLOW, gates, guard, recorder=metrics, sleep=sleep)
-    return Packs(client, retrying, guard, credentials, settle_delay_s=77.0, sleep=sleep)
+    return Packs(client, retrying, guard, settle_delay_s=77.0, sleep=sleep)
 
 
 def add(model, pack_id: str, name: str, **fields):
@@ -211,26 +213,34 @@ async def test_a_pack_that_is_only_public_any_more_is_gone(model, packs):
 # Another key.
 
 
-async def test_a_changed_key_that_sees_none_of_the_filled_packs_is_refused(model, packs, verdicts):
+async def test_a_changed_key_that_sees_none_of_the_filled_packs_is_refused(model, packs, stop):
     add(model, "a", "A", is_ours=False)
     add(model, "b", "B", is_ours=False)
     packs.remember(["a", "b"], key_id="former")
     with pytest.raises(Fatal) as raised:
         await packs.resolve("A", create=True)
     assert raised.value.reason == "wrong_scope"
-    assert [verdict.code for verdict in verdicts] == ["wrong_scope"]
+    assert [reason.code for reason in stop._reasons] == ["wrong_scope"]
     assert model.count(Operation.CREATE_PACK) == 0
 
 
-async def test_a_changed_key_that_sees_one_of_them_is_of_the_same_scope(model, packs, verdicts):
+async def test_a_changed_key_that_sees_one_of_them_is_of_the_same_scope(model, packs, stop):
     add(model, "a", "A", is_ours=False)
     add(model, "b", "B")
     packs.remember(["a", "b"], key_id="former")
     assert (await packs.resolve("C", create=True)).is_new
-    assert verdicts == []
+    assert not stop.is_requested
 
 
-async def test_under_a_key_of_another_scope_no_pack_is_gone(model, packs, verdicts):
+async def test_a_changed_key_that_saw_one_of_them_is_of_the_same_scope_though_another_is_gone(model, packs, stop):
+    add(model, "a", "A")
+    packs.remember(["a", "b"], key_id="former")
+    assert (await packs.resolve("A", create=False)).pack_id == "a"
+    assert await packs.is_gone("b")
+    assert not stop.is_requested
+
+
+async def test_under_a_key_of_another_scope_no_pack_is_gone(model, packs, stop):
     add(model, "a", "A", is_ours=False)
     packs.remember(["a"], key_id="former")
     refusals = []
@@ -245,4 +255,4 @@ async def test_under_a_key_of_another_scope_no_pack_is_gone(model, packs, verdic
             tasks.start_soon(ask)
     assert len(refusals) == 10
     assert not packs.is_known_gone("a")
-    assert {verdict.code for verdict in verdicts} == {"wrong_scope"}
+    assert {reason.code for reason in stop._reasons} == {"wrong_scope"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import anyio
 import pytest
 from pipeline_model import FLOW, Model, Stall, envelope, page, refused, silence, until
@@ -13,6 +15,8 @@ from ingest.model import Lane, Operation
 from ingest.pipeline.gate import Gate, GatedTransport
 from ingest.pipeline.guard import Guard
 from ingest.pipeline.retry import Few, Once, Patient, Retrying
+from ingest.pipeline.scope import Scope
+from ingest.pipeline.stop import Stop
 from ingest.settings import ApiSettings
 
 LIST = Operation.LIST_PACKS
@@ -24,20 +28,24 @@ class Api:
     def __init__(self, model: Model, metrics, settings: ApiSettings) -> None:
         self.model = model
         self.asleep: list[float] = []
-        self.verdicts: list[Refused] = []
+        self.stop = Stop()
         credentials = Credentials(settings)
         self.gates = {lane: Gate(lane, FLOW, rate=None, recorder=metrics) for lane in Lane}
         past_the_gate = PacksClient(model, credentials, "http://api.test/v1")
         self.guard = Guard(
             self.gates[Lane.API],
             credentials,
-            probe=lambda: past_the_gate.list_packs(limit=1),
+            scope=Scope(past_the_gate, credentials),
             recorder=metrics,
-            on_fatal=self.verdicts.append,
+            stop=self.stop,
         )
         transport = GatedTransport(model, self.gates, recorder=metrics)
         self.client = PacksClient(transport, credentials, "http://api.test/v1")
         self.retrying = Retrying(FLOW, self.gates, self.guard, recorder=metrics, sleep=self._sleep)
+
+    @property
+    def verdicts(self) -> list[Refused]:
+        return [reason for reason in self.stop._reasons if isinstance(reason, Refused)]
 
     async def _sleep(self, delay_s: float) -> None:
         self.asleep.append(delay_s)
@@ -87,16 +95,106 @@ async def test_patience_has_no_end(api):
     assert api.model.count(LIST) == 51
 
 
+async def test_beyond_its_budget_a_retry_waits_and_holds_no_place(api, monkeypatch):
+    budget, now = api.gates[Lane.API].budget, 1000.0
+    monkeypatch.setattr("ingest.pipeline.retry.time.monotonic", lambda: now)
+    while not budget.wait_s(now):
+        budget.retried(now)
+    sleeping, go = anyio.Event(), anyio.Event()
+
+    async def sleep(delay_s: float) -> None:
+        nonlocal now
+        if api.asleep:  # the wait for the budget; the back-off is behind it
+            assert api.gates[Lane.API].in_flight == 0
+            sleeping.set()
+            await go.wait()
+        api.asleep.append(delay_s)
+        now += delay_s
+
+    api.retrying._sleep = sleep
+    api.model.next(LIST, refused(500))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(api.list_packs)
+        await sleeping.wait()
+        assert api.model.count(LIST) == 1
+        go.set()
+    assert api.model.count(LIST) == 2
+    assert api.asleep[1] == pytest.approx(0.1, rel=0.2)
+
+
+async def test_who_waits_for_the_budget_goes_first_come_first_served(api):
+    budget = api.gates[Lane.API].budget
+    while not budget.wait_s(time.monotonic()):
+        budget.retried(time.monotonic())
+    order: list[int] = []
+
+    async def one(number: int) -> None:
+        was_refused = False
+
+        async def call() -> None:
+            nonlocal was_refused
+            if was_refused:
+                order.append(number)
+                return
+            was_refused = True
+            await api.client.list_packs()
+
+        api.model.next(LIST, refused(500))
+        await api.retrying(call, attempts=Few())
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(4):
+            tasks.start_soon(one, number)
+    assert order == [0, 1, 2, 3]
+
+
+async def test_a_lane_without_budget_does_not_hold_up_the_other(api):
+    for lane in Lane:
+        api.gates[lane].budget.balance(time.monotonic())
+    storage = api.gates[Lane.STORAGE].budget
+    while not storage.wait_s(time.monotonic()):
+        storage.retried(time.monotonic())
+    api.model.next(LIST, refused(500))
+    await api.list_packs()
+    assert len(api.asleep) == 1
+
+
+async def test_a_request_that_is_turned_away_is_made_anew(model, metrics, tmp_path):
+    file = tmp_path / "key"
+    file.write_text("old.secret")
+    api = Api(model, metrics, ApiSettings(key_file=str(file)))
+    seen: list[str] = []
+
+    async def noted(call, do):
+        seen.append(call.headers["Authorization"])
+        return do()
+
+    model.always(LIST, noted)
+    gate = api.gates[Lane.API]
+    gate.hold()
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(api.list_packs)
+        await until(lambda: len(gate._waiting) == 3)
+        file.write_text("new.secret")
+        await api.guard._reread()
+        await until(lambda: len(gate._waiting) == 3)
+        gate.release()
+    assert seen == ["Bearer new.secret"] * 3
+    assert api.retrying.retries == 0
+
+
 async def test_a_refused_lane_is_waited_for_at_its_gate_and_not_beside_it(api):
     api.model.next(LIST, refused(429, retry_after="0"), refused(503, retry_after="0"))
     await api.list_packs()
     assert api.asleep == [0.0, 0.0]
 
 
-async def test_an_outage_is_told_to_whose_patience_it_is(api):
+@pytest.mark.parametrize("lane", list(Lane))
+async def test_an_outage_of_any_lane_is_told_to_whose_patience_it_is(api, lane):
     attempts = Counting()
     for _ in range(2 * FLOW.max_attempts):
-        api.gates[Lane.API].breaker.failed(0.0, jitter=0.0)
+        api.gates[lane].breaker.failed(0.0, jitter=0.0)
     api.model.next(LIST, refused(500, "list_failed"))
     await api.list_packs(attempts)
     assert attempts.seen == [("list_failed", True)]
@@ -246,7 +344,8 @@ async def test_a_rotated_key_file_heals(model, metrics, tmp_path):
 
 async def test_a_conviction_without_asking_is_final(api):
     error = Fatal("other scope", operation=Operation.GET_PACK, status=404, error_code="wrong_scope")
-    api.guard.convict(error)
+    with pytest.raises(Fatal):
+        await api.guard.convict(error)
     with pytest.raises(Fatal):
         await api.list_packs()
     assert api.model.log == []

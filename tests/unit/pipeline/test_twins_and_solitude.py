@@ -41,8 +41,8 @@ def test_the_first_goes_ahead_and_the_rest_come_back_in_order():
         assert not twins.claim(later, SEEN)
         twins.shelve(later, SEEN)
     assert twins.claim(first, SEEN)  # again is harmless
-    assert twins.end(first, SEEN) == [second, third]
-    assert twins.end(first, SEEN) == []
+    assert twins.end(first) == [second, third]
+    assert twins.end(first) == []
     assert twins.claim(third, SEEN)
 
 
@@ -53,14 +53,21 @@ def test_packs_and_contents_are_apart():
     assert twins.claim(work(3, "another"), SEEN)
 
 
-@pytest.mark.parametrize("fingerprint", [SEEN, OTHER, None])
-def test_only_the_one_ahead_ends_the_waiting(fingerprint):
+def test_only_the_one_ahead_ends_the_waiting():
     twins, first, second = Twins(), work(1), work(2)
     twins.claim(first, SEEN)
     twins.shelve(second, SEEN)
-    assert twins.end(second, fingerprint) == []
-    assert twins.end(first, OTHER) == []
-    assert twins.end(first, SEEN) == [second]
+    assert twins.end(second) == []
+    assert twins.end(first) == [second]
+
+
+def test_one_that_gives_way_waits_with_its_shelf_for_the_other():
+    twins, first, second, third = Twins(), work(1), work(2), work(3)
+    twins.claim(first, SEEN)
+    twins.shelve(second, SEEN)
+    twins.give_way(first, third)
+    assert twins.end(first) == []
+    assert twins.end(third) == [first, second]
 
 
 def test_a_record_that_moved_on_is_still_the_same_job():

@@ -10,6 +10,7 @@ from ingest.policy.lifecycle import OUTCOMES, TABLE, Event, IllegalTransition, S
 
 OPEN = frozenset(State) - OUTCOMES
 PAIRS = list(itertools.product(State, Event))
+AGAIN = frozenset({Event.RETRY, Event.LOOK_AGAIN, Event.MISS})
 MOVES = {pair: after for pair, after in TABLE.items() if pair[0] is not after}
 
 
@@ -63,17 +64,23 @@ def test_every_state_is_reached_from_pending() -> None:
 
 @pytest.mark.parametrize("state", sorted(OPEN))
 def test_every_open_state_leads_to_an_outcome(state: State) -> None:
-    assert reachable(state, without=frozenset({Event.RETRY, Event.LOOK_AGAIN})) & OUTCOMES
+    assert reachable(state, without=AGAIN) & OUTCOMES
 
 
 @pytest.mark.parametrize("state", sorted(OUTCOMES))
 def test_an_outcome_is_left_only_by_trying_again(state: State) -> None:
-    assert {event for before, event in MOVES if before is state} <= {Event.RETRY, Event.LOOK_AGAIN}
+    assert {event for before, event in MOVES if before is state} <= AGAIN
 
 
 @pytest.mark.parametrize("state", [State.ADDED, State.DUPLICATE])
 def test_what_is_in_its_pack_stays_settled(state: State) -> None:
-    assert reachable(state) == {state}
+    assert reachable(state, without=frozenset({Event.MISS})) == {state}
+
+
+def test_what_its_pack_has_no_more_starts_at_the_lookup() -> None:
+    assert {pair: after for pair, after in TABLE.items() if pair[1] is Event.MISS} == {
+        (State.ADDED, Event.MISS): State.PARKED
+    }
 
 
 def test_a_parked_job_is_settled_by_a_lookup_alone() -> None:
@@ -83,6 +90,7 @@ def test_a_parked_job_is_settled_by_a_lookup_alone() -> None:
         Event.RESEND: State.STORED,
         Event.REJECT: State.REJECTED,
         Event.FAIL: State.FAILED,
+        Event.MATCH: State.DUPLICATE,
     }
 
 
@@ -117,4 +125,9 @@ def test_a_death_loses_no_add() -> None:
 
 def test_an_audit_is_not_closed_while_an_add_may_be_on_its_way() -> None:
     assert (State.STORED, Event.AUDIT) not in TABLE
-    assert all(TABLE[pair] is pair[0] for pair in TABLE if pair[1] in {Event.AUDIT, Event.SPEND, Event.TEST})
+    noted = {Event.AUDIT, Event.DOUBT, Event.SPEND, Event.TEST}
+    assert all(TABLE[pair] is pair[0] for pair in TABLE if pair[1] in noted)
+
+
+def test_an_audit_that_is_opened_can_be_closed() -> None:
+    assert {(state, Event.AUDIT) for state, event in TABLE if event is Event.DOUBT} <= set(TABLE)

@@ -6,11 +6,11 @@ import itertools
 import math
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from ingest.policy.breaker import PROBE_CAP_S, Breaker
+from ingest.policy.breaker import PROBE_BASE_S, PROBE_CAP_S, Breaker
 
 THRESHOLD = 4
 
@@ -106,6 +106,36 @@ def test_silence_is_counted_from_the_first_failure_to_the_first_answer() -> None
     assert breaker.silent_since == 10.0
     breaker.answered()
     assert breaker.silent_since is None
+
+
+@given(
+    echoes=st.integers(0, 64),
+    jitters=st.lists(st.floats(0.0, 1.0, exclude_max=True), min_size=10, max_size=30),
+    silence_s=st.floats(0.0, 5.0),
+)
+def test_in_a_full_outage_there_is_one_probe_at_a_time_and_the_spans_grow_to_the_cap(
+    echoes: int, jitters: list[float], silence_s: float
+) -> None:
+    breaker, now = opened(jitter=jitters[0]), 0.0
+    for _ in range(echoes):
+        breaker.failed(now, jitter=0.5)
+    spans = []
+    for jitter in jitters:
+        wait_s = breaker.wait_s(now)
+        assert 0.0 < wait_s <= PROBE_CAP_S
+        assert breaker.wait_s(now + 0.99 * wait_s) > 0.0  # nothing earlier
+        spans.append(wait_s)
+        now += wait_s
+        breaker.started()
+        assert breaker.wait_s(now + 1e9) == math.inf  # nothing beside it
+        now += silence_s
+        breaker.failed(now, jitter=jitter)
+    for number, span_s in enumerate(spans):
+        longest_s = min(PROBE_CAP_S, PROBE_BASE_S * 2.0**number)
+        assert longest_s / 2.0 - 1e-9 <= span_s <= longest_s
+    breaker.started()
+    breaker.answered()
+    assert breaker.wait_s(now) == 0.0
 
 
 class Outage(RuleBasedStateMachine):

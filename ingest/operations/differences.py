@@ -1,0 +1,84 @@
+"""Where one job of the journal and its pack disagree, and what the journal is told so that the next run mends it.
+
+Pure: knows no journal, no request and no clock. What is read when, and what of it is believed, is `verify`'s.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, assert_never
+
+from ingest.journal.base import Doubted, Missed, Sighted
+from ingest.policy.copies import is_copy, surplus
+from ingest.policy.lifecycle import State
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ingest.journal.base import Change, Record
+
+__all__ = ["COMPARED", "OWING", "Difference", "What", "differences", "is_owing", "mend"]
+
+COMPARED: Final = (State.ADDED, State.REJECTED, State.FAILED, State.STORED, State.PARKED)
+"""The states in which an add of a job's url may have been sent."""
+
+OWING: Final = frozenset({State.STORED, State.PARKED})
+"""The states that a lookup settles: that such a job is not in its pack is an open question, and no difference."""
+
+
+class What(enum.StrEnum):
+    """How journal and pack disagree about one job."""
+
+    MISSING = "missing"  # `added`, and not there
+    DOUBLED = "doubled"  # there more than once
+    STRAY = "stray"  # not `added`, and there all the same
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One disagreement about one job; `copies` are the images of its pack that are this job's."""
+
+    what: What
+    record: Record
+    copies: int
+    is_mended: bool = False
+
+
+def differences(record: Record, held: Mapping[str, int]) -> Sequence[Difference]:
+    """How the job and its pack disagree. `held` says how often the pack holds each of the job's urls."""
+    names = {url for url in (record.url, record.answered_url) if url is not None}
+    own = sum(held.get(url, 0) for url in names if is_copy(url, minted=record.url, answered=record.answered_url))
+    is_there = any(held.get(url, 0) for url in names)
+    copies = max(own, int(is_there))  # under a name that others may share it is there, and surely once only
+    found: list[What] = []
+    if record.state is State.ADDED and not is_there:
+        found.append(What.MISSING)
+    if record.state is not State.ADDED and is_there:
+        found.append(What.STRAY)
+    if copies > 1:
+        found.append(What.DOUBLED)
+    return [Difference(what=what, record=record, copies=copies) for what in found]
+
+
+def is_owing(record: Record) -> bool:
+    """Whether a run has still to look for this job, or to audit it."""
+    return record.state in OWING or record.audit_is_open
+
+
+def mend(difference: Difference) -> Change | None:
+    """What makes the difference a debt that a run pays; None where it is one already, or nobody may pay it.
+
+    The changes of one job belong in the order of its differences.
+    """
+    record = difference.record
+    match difference.what:
+        case What.MISSING:
+            return Missed(job_id=record.job_id)
+        case What.STRAY:
+            return None if record.state in OWING else Sighted(job_id=record.job_id)
+        case What.DOUBLED:
+            may_delete = surplus(difference.copies, adds_sent=record.adds_sent, copies_deleted=record.copies_deleted)
+            return Doubted(job_id=record.job_id) if may_delete and not record.audit_is_open else None
+        case _:
+            assert_never(difference.what)

@@ -1,0 +1,28 @@
+"""Which images of a pack are copies of one job's own url, and how many of them may be deleted (DESIGN §3, step 7).
+
+Pure: whoever read the pack counts, and whoever deletes asks here first.
+"""
+
+from __future__ import annotations
+
+__all__ = ["is_copy", "surplus"]
+
+
+def is_copy(url: str, *, minted: str | None, answered: str | None) -> bool:
+    """Whether an image of the pack is a copy of this job's alone, so that a surplus one may be deleted.
+
+    The minted url is. The server's own name for it is as long as it holds the minted file name, which no other url has;
+    under any other name it might be another job's image as well.
+    """
+    if minted is None or url == minted:
+        return url == minted
+    return url == answered and minted.rpartition("/")[2] in url
+
+
+def surplus(copies: int, *, adds_sent: int, copies_deleted: int) -> int:
+    """How many of a url's `copies` may be deleted: those beyond the first that this job's own adds account for.
+
+    Each add makes one image at most. What was deleted already is some add's, and no add's a second time: a copy that
+    the adds can't account for is somebody else's.
+    """
+    return max(0, min(copies - 1, adds_sent - 1 - copies_deleted))
