@@ -31,6 +31,7 @@ import errno
 from typing import Final
 
 __all__ = [
+    "BUG_EXIT_CODE",
     "MACHINE_ERRNOS",
     "MACHINE_HINT",
     "Fatal",
@@ -91,6 +92,11 @@ class RequestError(IngestError):
         self.status = status
         self.error_code = error_code
         self.failure = failure
+
+    @property
+    def headline(self) -> str:
+        """What was tried and what came back, without what to do: for those who know better what that is."""
+        return str(self).partition("\n")[0]
 
     @property
     def reason(self) -> str:
@@ -156,10 +162,14 @@ class ImageChanged(ImageError):
     """The file changed between two looks at it (`changed`): inspect it again."""
 
 
+BUG_EXIT_CODE: Final = 70
+"""How a command ends that met an error of no class here: a traceback was written, and the journal is safe."""
+
+
 class StopError(IngestError):
     """The run ends with `exit_code`; `code` names it for programs and `hint` says what to do, for people."""
 
-    exit_code = 70
+    exit_code = BUG_EXIT_CODE
 
     def __init__(self, message: str, *, code: str, hint: str = "") -> None:
         super().__init__(message)

@@ -9,11 +9,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-__all__ = ["DEFAULT_BASE_URL", "ApiSettings", "FlowSettings", "ImageSettings", "RunSettings", "Settings"]
+__all__ = [
+    "DEFAULT_BASE_URL",
+    "MAX_RETRY_AFTER_S",
+    "ApiSettings",
+    "FlowSettings",
+    "ImageSettings",
+    "RunSettings",
+    "Settings",
+]
 
 DEFAULT_BASE_URL: Final = "https://www.genviral.io/api/partner/v1"
 
 MIB: Final = 1024 * 1024
+
+MAX_RETRY_AFTER_S: Final = 15 * 60.0
+# A quarter of an hour: limits are commonly counted in windows of that or less. What asks for more (a year) is more
+# often a mistake, and asking too early costs one refusal.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +62,10 @@ class FlowSettings:
     # How long after the end of an add a read of its pack is taken to show its effect.
 
     give_up_after_s: float | None = 30 * 60.0
-    # Awake seconds without any answer from the API before the run ends with 75. None: never.
+    # Awake seconds of asking without any answer before the run ends with 75. None: never.
+
+    max_retry_after_s: float = MAX_RETRY_AFTER_S
+    # The longest pause of a lane that a `Retry-After` makes.
 
     drain_timeout_s: float = 20.0
     # After the first signal: how long what is in hand may take.

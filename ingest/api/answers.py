@@ -19,6 +19,7 @@ from ingest.api.messages import Envelope, ErrorEnvelope
 from ingest.api.redaction import excerpt, word
 from ingest.errors import Fatal, Rejected, RequestError, RequestFailure, Retryable, Uncertain
 from ingest.model import Lane, Operation
+from ingest.settings import MAX_RETRY_AFTER_S
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,9 +32,6 @@ T = TypeVar("T")
 
 HAS_LASTING_EFFECT: Final = frozenset({Operation.ADD_IMAGE, Operation.CREATE_PACK})
 # Sending one of these twice makes two. Reserving an upload twice leaves garbage; all others say the same thing again.
-
-MAX_RETRY_AFTER_S: Final = 86_400.0
-# A day: what is longer is a mistake, and would outlast most runs.
 
 SECRET_CHARS: Final = 16
 # Shorter values of a presigned query (an expiry, a header's name) are no secrets, and words of many a message.
@@ -127,7 +125,7 @@ def failed(call: Call, answer: Answer) -> RequestError:
                 operation=call.operation,
                 status=status,
                 error_code=code,
-                retry_after_s=retry_after_s(answer.headers, time.time()),
+                retry_after_s=_bounded_retry_after_s(answer),
             )
 
 
@@ -146,7 +144,7 @@ def unreadable(call: Call, answer: Answer, came_with: str, hint: str = FOREIGN_H
         operation=call.operation,
         status=answer.status,
         failure=RequestFailure.UNREADABLE,
-        retry_after_s=retry_after_s(answer.headers, time.time()),
+        retry_after_s=_bounded_retry_after_s(answer),
     )
 
 
@@ -193,7 +191,7 @@ def check_put(call: Call, answer: Answer) -> None:
         status=answer.status,
         error_code=code,
         failure=None if code else RequestFailure.UNREADABLE,
-        retry_after_s=retry_after_s(answer.headers, time.time()),
+        retry_after_s=_bounded_retry_after_s(answer),
     )
 
 
@@ -201,16 +199,21 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
     """`Retry-After` in seconds from now on, None without one or with one that can't be read (RFC 9110, 10.2.3).
 
     `headers` ignores case; `now` is wall time in seconds since the epoch, and stands back for the server's own `Date`:
-    two clocks that differ must not make a pause of hours.
+    two clocks that differ must not make a pause of hours. As it was asked for: who waits has a bound.
     """
     value = headers.get("Retry-After", "").strip()
     if re.fullmatch(r"\d{1,300}(\.\d{1,9})?", value, re.ASCII):
-        return min(float(value), MAX_RETRY_AFTER_S)
+        return float(value)
     until = _timestamp(value)
     if until is None:
         return None
     server_now = _timestamp(headers.get("Date", ""))
-    return min(max(until - (now if server_now is None else server_now), 0.0), MAX_RETRY_AFTER_S)
+    return max(until - (now if server_now is None else server_now), 0.0)
+
+
+def _bounded_retry_after_s(answer: Answer) -> float | None:
+    asked_s = retry_after_s(answer.headers, time.time())
+    return None if asked_s is None else min(asked_s, MAX_RETRY_AFTER_S)
 
 
 def _timestamp(http_date: str) -> float | None:

@@ -43,7 +43,7 @@ def ask(origins: Origins, question: Callable[[Connection], Coroutine[None, None,
     except Fatal as error:
         raise refusal(error) from error
     except Rejected as error:
-        raise UsageError(str(error).partition("\n")[0], code=error.reason, hint=_hint(error)) from error
+        raise UsageError(error.headline, code=error.reason, hint=_hint(error)) from error
     except Retryable as error:
         raise GaveUp(str(error), code=error.reason, hint="Run the same command again.") from error
     except Uncertain as error:

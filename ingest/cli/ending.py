@@ -10,14 +10,14 @@ import signal
 import sys
 import traceback
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from typer import Abort
 from typer.exceptions import TyperException
 
 from ingest.cli import configuration, output, values
 from ingest.cli.origins import of_process
-from ingest.errors import MACHINE_ERRNOS, MACHINE_HINT, MachineError, StopError
+from ingest.errors import BUG_EXIT_CODE, MACHINE_ERRNOS, MACHINE_HINT, MachineError, StopError
 from ingest.model import Summary, SummaryError
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from types import FrameType
 
 __all__ = ["Crashed", "Signalled", "signals_raise", "tell"]
-
-BUG: Final = 70
 
 
 class Signalled(BaseException):
@@ -63,7 +61,7 @@ def signals_raise() -> Iterator[None]:
 def tell(problem: BaseException, arguments: Sequence[str]) -> int:
     """Say what ended the command `arguments`, and return its exit code."""
     code, error = _judged(problem)
-    if code == BUG:
+    if code == BUG_EXIT_CODE:
         _write_traceback(problem)
     output.message(error.message, error.hint)
     if _wants_summary(arguments):
@@ -106,7 +104,7 @@ def _judged(problem: BaseException) -> tuple[int, SummaryError]:
                 message="A bug ended the command. The journal is safe.",
                 hint="Please report the traceback above; running the same command again may get further.",
             )
-            return BUG, error
+            return BUG_EXIT_CODE, error
 
 
 def _write_traceback(problem: BaseException) -> None:

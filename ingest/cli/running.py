@@ -15,7 +15,7 @@ import anyio
 from ingest.assemble import assembled, connected, source_of, target_of
 from ingest.cli import configuration, looping, output, progress, standing, values
 from ingest.cli.ending import Crashed
-from ingest.errors import IngestError, StopError, UsageError
+from ingest.errors import BUG_EXIT_CODE, IngestError, StopError, UsageError
 from ingest.journal.database import TEMPORARY_FILE_SYSTEMS, file_system
 from ingest.model import Lane
 from ingest.observe import http
@@ -136,7 +136,7 @@ class Running:
         if isinstance(problem, StopError):
             raise problem
         if problem is not None or summary is None:
-            raise Crashed(pipeline.summary(70)) from problem
+            raise Crashed(pipeline.summary(BUG_EXIT_CODE)) from problem
         return summary
 
     async def _introduce(self, display: Display) -> None:

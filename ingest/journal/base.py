@@ -22,9 +22,9 @@ __all__ = [
     "Candidate",
     "Change",
     "Claimed",
+    "Condemned",
     "Doubted",
     "Excused",
-    "Filled",
     "Inspection",
     "Joined",
     "Journal",
@@ -76,10 +76,17 @@ class Record:
     is_alone: bool = False  # it runs, or died, with no other job beside it
     adds_sent: int = 0  # adds of `url` that may have taken effect
     audit_is_open: bool = False  # its pack must still be read for a second copy of `url`
-    copies_deleted: int = 0  # surplus copies of `url` that audits took out of its pack
+    condemned: tuple[str, ...] = ()  # ids of surplus copies of `url`: deleted, or about to be
     reason: str | None = None
     detail: str | None = None
     settled_at: float | None = None
+
+    @property
+    def inspection(self) -> Inspection | None:
+        """What a look at the bytes told, once they are on the CDN."""
+        if self.fingerprint is None or self.content_type is None or self.stamp is None or self.url is None:
+            return None
+        return Inspection(fingerprint=self.fingerprint, content_type=self.content_type, stamp=self.stamp)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,11 +206,22 @@ class Released:
 class AuditClosed:
     """The pack was read after the last add could have landed, and holds no surplus copy of the job's url any more.
 
-    `copies_deleted` are those that this audit took out of it.
+    `image_id` is the copy that is left; None where there is none, or none that is known to be the job's own.
     """
 
     job_id: JobId
-    copies_deleted: int = 0
+    image_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condemned:
+    """These surplus copies of the job's url go; durable *before* the first of them is deleted.
+
+    So no later read takes another one in their place, whatever became of the requests that deleted them.
+    """
+
+    job_id: JobId
+    image_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +246,19 @@ class Doubted:
 
 
 Change: TypeAlias = (
-    Tested | Excused | Spent | Stored | Parked | Resent | Settled | Released | AuditClosed | Missed | Sighted | Doubted
+    Tested
+    | Excused
+    | Spent
+    | Stored
+    | Parked
+    | Resent
+    | Settled
+    | Released
+    | Condemned
+    | AuditClosed
+    | Missed
+    | Sighted
+    | Doubted
 )
 
 
@@ -238,16 +268,7 @@ class Opening:
 
     parked: Sequence[Record]  # what was `stored` when the journal was opened counts as sent at that moment
     audits: Sequence[Record]  # jobs whose audit is open
-    key_id: str | None  # public part of the key that the last image was added with
-    packs: Sequence[PackId]  # packs that this journal has added to, latest first, at most ten
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filled:
-    """Which packs this journal knows, and by whom they were filled."""
-
-    packs: Sequence[PackId]  # all that an add of a job may have been sent to; those last added to come first
-    key_id: str | None  # public part of the key that the last image was added with
+    packs: Mapping[PackId, str]  # as `JournalMender.packs` gives them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,8 +339,11 @@ class JournalMender(Protocol):
     Nothing changes between two calls but by `submit`, whose promises are the `Journal`'s; reading begins no run.
     """
 
-    async def filled(self) -> Filled:
-        """The packs to compare with."""
+    async def packs(self) -> Mapping[PackId, str]:
+        """Every pack that jobs were admitted for, latest first, with the public part of a key that sees it.
+
+        It is the latest key that saw the pack, or another one of its scope.
+        """
         ...
 
     async def page(self, pack_id: PackId, state: State, *, after: JobId, limit: int) -> Sequence[Record]:

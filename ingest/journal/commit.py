@@ -59,9 +59,15 @@ class GroupCommit:
     nothing else is accepted.
     """
 
-    def __init__(self, on_commit: Callable[[float], None], translate: Callable[[Exception], StopError]) -> None:
+    def __init__(
+        self,
+        on_commit: Callable[[float], None],
+        translate: Callable[[Exception], StopError],
+        check: Callable[[], None],
+    ) -> None:
         self._on_commit = on_commit
         self._translate = translate
+        self._check = check
         self._queue: queue.SimpleQueue[_Member[Any] | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._failure: Exception | None = None
@@ -75,14 +81,16 @@ class GroupCommit:
         *,
         on_commit: Callable[[float], None],
         translate: Callable[[Exception], StopError],
+        check: Callable[[], None] = lambda: None,
     ) -> AsyncIterator[GroupCommit]:
         """Serve until the block is left; then all that was submitted is committed.
 
         `connect` is entered and left in the writer thread; what it raises on entry comes out here. `on_commit` is
         called in the event loop with each commit's duration in seconds. `translate` says what a failure of the whole
-        store means; it is asked anew for each waiter.
+        store means; it is asked anew for each waiter. `check` is called in the writer thread after each commit and
+        before anyone is told of it; what it raises is such a failure.
         """
-        self = cls(on_commit, translate)
+        self = cls(on_commit, translate, check)
         ready: asyncio.Future[None] = self._loop.create_future()
         finished = asyncio.Event()
         thread = threading.Thread(
@@ -150,6 +158,7 @@ class GroupCommit:
                 told = self._run(connection, batch)
             except _MemberFailed:
                 told = self._run_guarded(connection, batch)
+            self._check()
         except Exception as error:
             self._failure = error
             return self._refuse(batch), []

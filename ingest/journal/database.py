@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ingest.errors import MACHINE_HINT, JournalCorrupt, JournalInUse, JournalNewer, MachineError, UsageError
+from ingest.journal.presence import FileGone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +35,7 @@ __all__ = [
 APPLICATION_ID: Final = 0x696E6773
 # "ings": tells our files from other programs' databases (https://www.sqlite.org/pragma.html#pragma_application_id).
 
-MIGRATIONS: Final = ("0001.sql", "0002.sql")
+MIGRATIONS: Final = ("0001.sql",)
 # Version N is what the first N make; `PRAGMA user_version` says how many a file has had.
 
 NETWORK_FILE_SYSTEMS: Final = frozenset(
@@ -235,6 +236,13 @@ def translated(error: Exception, path: Path) -> StopError:
             f"The journal {path} can't be opened: it is a directory.",
             code="bad_journal_path",
             hint="Name a file with --journal PATH.",
+        )
+    if isinstance(error, FileGone):
+        return MachineError(
+            f"The journal {path} was deleted or replaced while it was in use: nothing more is sent, and what this run "
+            "has sent since then is in no journal.",
+            code="journal_gone",
+            hint="Put the file back and run again; without it, a new journal knows nothing of what was added.",
         )
     told = str(error)
     match _primary(error):

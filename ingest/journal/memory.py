@@ -11,12 +11,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ingest.journal import rules
-from ingest.journal.base import Claimed, Filled, Opening
+from ingest.journal.base import Claimed, Opening
 from ingest.model import JobId, RunId
 from ingest.policy.lifecycle import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ingest.journal.base import Admission, Candidate, Change, Record
     from ingest.model import Fingerprint, PackId, Summary
@@ -33,7 +33,7 @@ class MemoryJournal:
         self._equals: dict[tuple[PackId, Fingerprint], set[JobId]] = {}
         self._urls: set[str | None] = set()
         self._key_id = ""
-        self._proven_key_id: str | None = None
+        self._packs: dict[PackId, str] = {}  # with the key that last saw them
         self._run_id = RunId("")
 
     async def begin(self, run_id: RunId, *, key_id: str, pid: int) -> Opening:
@@ -41,16 +41,16 @@ class MemoryJournal:
         self._run_id, self._key_id = run_id, key_id
         for record in self._in({State.CLAIMED, State.STORED}):
             self._put(rules.recover(record, now=time.time()))
-        added = (record.pack_id for record in reversed(self._in({State.ADDED})))
         return Opening(
             parked=self._in({State.PARKED}),
             audits=[record for record in self._records.values() if record.audit_is_open],
-            key_id=self._proven_key_id,
-            packs=list(dict.fromkeys(added))[:10],
+            packs=await self.packs(),
         )
 
     async def admit(self, run_id: RunId, candidates: Sequence[Candidate]) -> Sequence[Admission]:
         """See `Journal.admit`."""
+        for candidate in candidates:
+            self._reach(candidate.pack_id)
         return [self._admit_one(run_id, candidate) for candidate in candidates]
 
     async def resume(self, run_id: RunId, *, after: JobId, limit: int) -> Sequence[Record]:
@@ -78,12 +78,9 @@ class MemoryJournal:
         for record in self._in({State.CLAIMED}):
             self._put(rules.put_back(record))
 
-    async def filled(self) -> Filled:
-        """See `JournalMender.filled`."""
-        added = [record.pack_id for record in reversed(self._in({State.ADDED}))]
-        others = self._in({State.REJECTED, State.FAILED, State.STORED, State.PARKED})
-        packs = dict.fromkeys([*added, *(record.pack_id for record in others)])
-        return Filled(packs=list(packs), key_id=self._proven_key_id)
+    async def packs(self) -> Mapping[PackId, str]:
+        """See `JournalMender.packs`."""
+        return dict(reversed(self._packs.items()))
 
     async def page(self, pack_id: PackId, state: State, *, after: JobId, limit: int) -> Sequence[Record]:
         """See `JournalMender.page`."""
@@ -92,9 +89,14 @@ class MemoryJournal:
 
     def _apply(self, change: Change) -> Record:
         record = rules.apply(self._records[change.job_id], change, now=time.time(), run_id=self._run_id)
-        if rules.proves_key(change):
-            self._proven_key_id = self._key_id
+        if rules.reaches_pack(change):
+            self._reach(record.pack_id)
         return self._put(record)
+
+    def _reach(self, pack_id: PackId) -> None:
+        before = self._packs.setdefault(pack_id, self._key_id)
+        if before != self._key_id:  # of one scope: what that one saw, this one sees
+            self._packs = {known: self._key_id if by == before else by for known, by in self._packs.items()}
 
     def _admit_one(self, run_id: RunId, candidate: Candidate) -> Admission:
         number = self._latest.get((candidate.pack_id, candidate.key))

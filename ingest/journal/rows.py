@@ -6,6 +6,7 @@ Knows the columns and nothing of when a row is written.
 from __future__ import annotations
 
 import functools
+import json
 import sqlite3
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,7 +26,7 @@ _NAMES: Final = (
     *_IDENTITY,
     *("locator", "file_name", "state", "run_id", "size_bytes", "mtime_ns", "fingerprint", "content_type", "url"),
     *("answered_url", "image_id", "attempts", "deaths", "is_alone", "adds_sent", "audit_is_open", "reason", "detail"),
-    *("settled_at", "copies_deleted"),
+    *("settled_at", "condemned"),
 )
 
 COLUMNS: Final = ", ".join(_NAMES)
@@ -66,7 +67,7 @@ def record_of(row: Sequence[Any]) -> Record:
         reason=row[21],
         detail=row[22],
         settled_at=row[23],
-        copies_deleted=row[24],
+        condemned=() if row[24] is None else tuple(json.loads(row[24])),
     )
 
 
@@ -133,5 +134,5 @@ def _values_of(record: Record) -> tuple[Any, ...]:
         _plain(record.reason),
         _plain(record.detail),
         record.settled_at,
-        record.copies_deleted,
+        json.dumps(record.condemned) if record.condemned else None,
     )

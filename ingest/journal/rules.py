@@ -12,6 +12,7 @@ from ingest.journal.base import (
     QUARANTINED,
     AuditClosed,
     Claimed,
+    Condemned,
     Doubted,
     Excused,
     Joined,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from ingest.journal.base import Admission, Candidate, Change
     from ingest.model import FileStamp, RunId
 
-__all__ = ["UNNUMBERED", "admit", "apply", "claim", "proves_key", "put_back", "recover", "retry"]
+__all__ = ["UNNUMBERED", "admit", "apply", "claim", "put_back", "reaches_pack", "recover", "retry"]
 
 UNNUMBERED: Final = JobId(0)
 """The number of a record that no store has yet."""
@@ -169,8 +170,8 @@ def recover(record: Record, *, now: float) -> Record:
     return replace(record, state=_moved(record, Event.DIE), deaths=record.deaths + 1)
 
 
-def proves_key(change: Change) -> bool:
-    """Whether this run's key is one that the packs here are filled with: an add of it was answered with success."""
+def reaches_pack(change: Change) -> bool:
+    """Whether this run's key may change the job's pack: an add of it was answered with success."""
     return isinstance(change, Settled) and change.outcome is Outcome.ADDED and not change.was_found
 
 
@@ -209,9 +210,11 @@ def apply(record: Record, change: Change, *, now: float, run_id: RunId) -> Recor
             return _settled(record, change, now=now, run_id=run_id)
         case Released():
             return _released(record)
-        case AuditClosed(copies_deleted=count):
+        case Condemned(image_ids=image_ids):
+            return replace(record, state=_moved(record, Event.CONDEMN), condemned=record.condemned + image_ids)
+        case AuditClosed(image_id=image_id):
             state = _moved(record, Event.AUDIT)
-            return replace(record, state=state, audit_is_open=False, copies_deleted=record.copies_deleted + count)
+            return replace(record, state=state, audit_is_open=False, image_id=image_id or record.image_id)
         case Missed() | Sighted() | Doubted():
             return _mended(record, change)
         case _:

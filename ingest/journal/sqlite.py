@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from ingest.journal import rules
-from ingest.journal.base import Claimed, Filled, Opening
+from ingest.journal.base import Claimed, Opening
 from ingest.journal.commit import GroupCommit
 from ingest.journal.database import connect, translated
 from ingest.journal.lock import make_directory, writer_lock
+from ingest.journal.presence import Presence
 from ingest.journal.rows import COLUMNS, IS_SETTLED, IS_UNSETTLED, encoded, insert, record_of, update
 from ingest.model import PackId, RunId
 from ingest.policy.lifecycle import OUTCOMES, State
@@ -24,7 +25,7 @@ from ingest.policy.lifecycle import OUTCOMES, State
 if TYPE_CHECKING:
     import asyncio
     import sqlite3
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from ingest.journal.base import Admission, Candidate, Change, Record
@@ -50,17 +51,10 @@ _IN_STATE: Final = (
     f"SELECT {COLUMNS} FROM jobs WHERE {IS_UNSETTLED} AND target_id = ? AND state = ? "  # noqa: S608
     "ORDER BY job_id"
 )
-_PACKS: Final = (
-    f"SELECT pack_id FROM jobs WHERE {IS_SETTLED} AND state = 'added' AND target_id = ? "  # noqa: S608
-    "GROUP BY pack_id ORDER BY max(job_id) DESC LIMIT 10"
-)
-_FILLED: Final = (
-    "SELECT pack_id, max(job_id * (state = 'added')) AS latest FROM jobs INDEXED BY jobs_settled "  # noqa: S608
-    f"WHERE target_id = :target AND {IS_SETTLED} AND state <> 'duplicate' GROUP BY pack_id UNION ALL "
-    "SELECT pack_id, 0 AS latest FROM jobs INDEXED BY jobs_unsettled "
-    f"WHERE target_id = :target AND {IS_UNSETTLED} AND state IN ('stored', 'parked') GROUP BY pack_id "
-    "ORDER BY latest DESC"
-)
+_PACKS: Final = "SELECT pack_id, key_id FROM packs WHERE target_id = ? ORDER BY rowid DESC"
+_SEEN_BY: Final = "SELECT key_id FROM packs WHERE target_id = ? AND pack_id = ?"
+_FIRST_SEEN: Final = "INSERT INTO packs (target_id, pack_id, key_id) VALUES (?, ?, ?)"
+_SEEN_BY_ANOTHER: Final = "UPDATE packs SET key_id = ? WHERE target_id = ? AND key_id = ?"
 _PAGES: Final = {
     is_settled: (
         f"SELECT {COLUMNS} FROM jobs INDEXED BY {index} "  # noqa: S608
@@ -70,8 +64,6 @@ _PAGES: Final = {
     for is_settled, index, part in ((True, "jobs_settled", IS_SETTLED), (False, "jobs_unsettled", IS_UNSETTLED))
 }
 # Each index has the jobs of one state by number, so that a page costs what it holds.
-_KEY: Final = "SELECT key_id FROM targets WHERE target_id = ?"
-_KEY_PROVEN: Final = "UPDATE targets SET key_id = ? WHERE target_id = ? AND key_id IS NOT ?"
 _AUDITS: Final = f"SELECT {COLUMNS} FROM jobs WHERE target_id = ? AND audit_is_open = 1 ORDER BY job_id"  # noqa: S608
 
 
@@ -92,10 +84,14 @@ class SqliteJournal:
         """Open, lock and migrate the journal at `path`, made where there is none, and its directory with it.
 
         `on_commit` is called in the event loop with each commit's duration in seconds. Raises `JournalInUse`,
-        `JournalNewer`, `JournalCorrupt`, `UsageError` and `MachineError`.
+        `JournalNewer`, `JournalCorrupt`, `UsageError` and `MachineError`; the last also from every later call once the
+        file was deleted or replaced.
         """
         async with GroupCommit.running(
-            lambda: _opened(path), on_commit=on_commit, translate=lambda error: translated(error, path)
+            lambda: _opened(path),
+            on_commit=on_commit,
+            translate=lambda error: translated(error, path),
+            check=Presence(path).check,
         ) as commits:
             target_id = await commits.submit(lambda connection: _target_id(connection, target))
             yield cls(commits, target_id)
@@ -108,26 +104,27 @@ class SqliteJournal:
             for state in (State.CLAIMED, State.STORED):
                 for record in self._select(connection, _IN_STATE, self._target_id, state.value):
                     update(connection, record, rules.recover(record, now=time.time()))
-            previous = connection.execute(_KEY, [self._target_id]).fetchone()[0]
             connection.execute(
                 "INSERT INTO runs (run_id, target_id, started_at, pid) VALUES (?, ?, ?, ?)",
                 [run_id, self._target_id, time.time(), pid],
             )
-            packs = connection.execute(_PACKS, [self._target_id])
             return Opening(
                 parked=self._select(connection, _IN_STATE, self._target_id, State.PARKED.value),
                 audits=self._select(connection, _AUDITS, self._target_id),
-                key_id=previous,
-                packs=[PackId(row[0]) for row in packs],
+                packs=self._known_packs(connection),
             )
 
         return await self._commits.submit(work)
 
     async def admit(self, run_id: RunId, candidates: Sequence[Candidate]) -> Sequence[Admission]:
         """See `Journal.admit`."""
-        return await self._commits.submit(
-            lambda connection: [self._admit_one(connection, run_id, candidate) for candidate in candidates]
-        )
+
+        def work(connection: sqlite3.Connection) -> list[Admission]:
+            for pack_id in {candidate.pack_id for candidate in candidates}:
+                self._reach(connection, pack_id)
+            return [self._admit_one(connection, run_id, candidate) for candidate in candidates]
+
+        return await self._commits.submit(work)
 
     async def resume(self, run_id: RunId, *, after: JobId, limit: int) -> Sequence[Record]:
         """See `Journal.resume`."""
@@ -160,8 +157,8 @@ class SqliteJournal:
             before = record_of(row)
             after = rules.apply(before, change, now=time.time(), run_id=self._run_id)
             update(connection, before, after)
-            if rules.proves_key(change):
-                connection.execute(_KEY_PROVEN, (self._key_id, self._target_id, self._key_id))
+            if rules.reaches_pack(change):
+                self._reach(connection, after.pack_id)
             return after
 
         return self._commits.submit(work)
@@ -179,15 +176,9 @@ class SqliteJournal:
 
         await self._commits.submit(work)
 
-    async def filled(self) -> Filled:
-        """See `JournalMender.filled`."""
-
-        def work(connection: sqlite3.Connection) -> Filled:
-            packs = [PackId(row[0]) for row in connection.execute(_FILLED, {"target": self._target_id})]
-            key_id = connection.execute(_KEY, [self._target_id]).fetchone()[0]
-            return Filled(packs=list(dict.fromkeys(packs)), key_id=key_id)
-
-        return await self._commits.submit(work)
+    async def packs(self) -> Mapping[PackId, str]:
+        """See `JournalMender.packs`."""
+        return await self._commits.submit(self._known_packs)
 
     async def page(self, pack_id: PackId, state: State, *, after: JobId, limit: int) -> Sequence[Record]:
         """See `JournalMender.page`."""
@@ -195,6 +186,17 @@ class SqliteJournal:
         return await self._commits.submit(
             lambda connection: self._select(connection, statement, self._target_id, pack_id, state.value, after, limit)
         )
+
+    def _reach(self, connection: sqlite3.Connection, pack_id: PackId) -> None:
+        """The run's key sees the pack. Where another key did, they are of one scope: it sees what that one saw."""
+        row = connection.execute(_SEEN_BY, (self._target_id, pack_id)).fetchone()
+        if row is None:
+            connection.execute(_FIRST_SEEN, (self._target_id, pack_id, self._key_id))
+        elif row[0] != self._key_id:
+            connection.execute(_SEEN_BY_ANOTHER, (self._key_id, self._target_id, row[0]))
+
+    def _known_packs(self, connection: sqlite3.Connection) -> Mapping[PackId, str]:
+        return {PackId(pack_id): key_id for pack_id, key_id in connection.execute(_PACKS, [self._target_id])}
 
     def _admit_one(self, connection: sqlite3.Connection, run_id: RunId, candidate: Candidate) -> Admission:
         found = self._select(connection, _LATEST, self._target_id, candidate.pack_id, encoded(candidate.key))

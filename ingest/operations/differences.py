@@ -78,7 +78,7 @@ def mend(difference: Difference) -> Change | None:
         case What.STRAY:
             return None if record.state in OWING else Sighted(job_id=record.job_id)
         case What.DOUBLED:
-            may_delete = surplus(difference.copies, adds_sent=record.adds_sent, copies_deleted=record.copies_deleted)
+            may_delete = surplus(difference.copies, adds_sent=record.adds_sent, condemned=len(record.condemned))
             return Doubted(job_id=record.job_id) if may_delete and not record.audit_is_open else None
         case _:
             assert_never(difference.what)

@@ -35,8 +35,8 @@ PAGE: Final = 1000
 class PackView(Protocol):
     """What a comparison asks of the API. Its errors are `StopError`s: a comparison without an answer is none."""
 
-    def remember(self, filled: Sequence[PackId], *, key_id: str | None) -> None:
-        """The journal filled these packs with that key: one that sees none of them is refused."""
+    def remember(self, packs: Mapping[PackId, str]) -> None:
+        """The journal has jobs of these packs, which that key saw last: a key that sees none of them is refused."""
         ...
 
     async def scan(self, pack_id: PackId, wanted: Container[str]) -> PackScan | None:
@@ -135,13 +135,13 @@ class Verification:
         return _report(packs, before, error=paid.error, exit_code=paid.exit_code)
 
     async def _known(self, only: PackId | None) -> Sequence[PackId]:
-        filled = await self._journal.filled()
-        self._packs.remember(filled.packs, key_id=filled.key_id)
+        known = await self._journal.packs()
+        self._packs.remember(known)
         if only is None:
-            return filled.packs
-        if only not in filled.packs:
+            return list(known)
+        if only not in known:
             raise UsageError(
-                f"The journal has sent nothing to a pack with the id {only!r}.",
+                f"The journal knows no pack with the id {only!r}.",
                 code="unknown_pack",
                 hint="Packs are named by id here, not by name: `ingest status` lists them.",
             )

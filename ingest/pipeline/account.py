@@ -1,6 +1,6 @@
 """What a run has to say of itself: the snapshot while it goes on, the exit code and the summary at its end.
 
-Reads the parts of a run and changes none of them.
+Reads the parts of a run, and changes none of them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ingest.errors import GaveUp, StopError, UsageError
+from ingest.errors import BUG_EXIT_CODE, GaveUp, StopError, UsageError
 from ingest.model import Outcome, Summary, SummaryError
 from ingest.observe.status import LaneStatus, Phase, Snapshot
 
@@ -25,14 +25,12 @@ if TYPE_CHECKING:
     from ingest.pipeline.workers import Workers
     from ingest.sources.base import Source
 
-__all__ = ["BUG", "Account"]
-
-BUG = 70
+__all__ = ["Account"]
 
 
 @dataclass(slots=True, kw_only=True)
 class Account:
-    """One run's figures. `sources` is filled as they are begun, `phase` is the run's own."""
+    """One run's figures. `phase` and `unreadable` are the run's own word, the rest is read where it stands."""
 
     run_id: RunId
     stop: Stop
@@ -107,7 +105,7 @@ class Account:
         if self.stop.exit_code is None and (amiss := self._amiss(sources, allow_empty=allow_empty)) is not None:
             self.stop.because(amiss)
         if self.imbalance:
-            return BUG
+            return BUG_EXIT_CODE
         if self.stop.exit_code is not None:
             return self.stop.exit_code
         outcomes = self.tally.outcomes
@@ -130,7 +128,7 @@ class Account:
         return None
 
     def _error(self, exit_code: int) -> SummaryError | None:
-        if exit_code == BUG:
+        if exit_code == BUG_EXIT_CODE:
             return SummaryError(code="bug", message="A bug stopped the run.", hint="Please report the traceback.")
         if self.stop.error is None and self.unreadable:
             places = "1 place" if self.unreadable == 1 else f"{self.unreadable} places"

@@ -25,7 +25,7 @@ from ingest.journal.base import Excused, Inspection, Parked, Released, Resent, S
 from ingest.model import Outcome
 from ingest.observe.logging import get_logger
 from ingest.observe.text import printable
-from ingest.pipeline.packs import PACK_GONE
+from ingest.pipeline.packs import PACK_GONE, Sight
 from ingest.pipeline.retry import is_refusal
 from ingest.pipeline.stop import Stopped
 from ingest.pipeline.work import SUSPECT_DEATHS
@@ -65,6 +65,10 @@ EXPIRY_MARGIN: Final = 0.1
 
 class _ReserveAgain(Exception):
     """The ticket is used up or out of date."""
+
+
+class _PackHidden(Exception):
+    """The pack may lie in another key's scope: the job waits for a run with that key."""
 
 
 class _Put:
@@ -173,11 +177,13 @@ class Deliver:
         try:
             if work.is_absent:
                 await self._send_again(work)
-            elif self._packs.is_known_gone(work.record.pack_id):
+            elif (sight := self._packs.known_sight(work.record.pack_id)) is Sight.GONE:
                 self._settler.settle(work, Outcome.REJECTED, reason="pack_gone", detail=PACK_GONE)
+            elif sight is Sight.HIDDEN:
+                self._release(work)
             elif await self._store(work):
                 await self._add(work)
-        except (Stopped, Fatal):
+        except (Stopped, Fatal, _PackHidden):
             self._release(work)
         except StopError as error:
             self._on_stop(error)
@@ -191,14 +197,8 @@ class Deliver:
 
     async def _store(self, work: Work) -> bool:
         """Bring the bytes to the CDN and the url into the journal; False where the job ends or waits elsewhere."""
-        url = work.record.url
-        if url is not None and work.record.content_type is not None and work.record.stamp and work.record.fingerprint:
-            # Uploaded by an earlier run that stopped before the add was sent.
-            work.inspection = Inspection(
-                fingerprint=work.record.fingerprint,
-                content_type=work.record.content_type,
-                stamp=work.record.stamp,
-            )
+        url, work.inspection = work.record.url, work.record.inspection
+        if work.inspection is not None:  # uploaded by an earlier run that stopped before the add was sent
             if not await self._goes_ahead(work, work.inspection.fingerprint):
                 return False
         else:
@@ -309,11 +309,17 @@ class Deliver:
         try:
             return await self._client.add_image(record.pack_id, record.url or "", record.file_name)
         except Rejected as error:
-            if error.status != 404 or await self._packs.is_gone(record.pack_id):
+            if error.status != 404:
                 raise
-            raise Retryable(
-                str(error), operation=error.operation, status=error.status, error_code=error.error_code
-            ) from error
+            match await self._packs.sight(record.pack_id):
+                case Sight.GONE:
+                    raise
+                case Sight.HIDDEN:
+                    raise _PackHidden from error
+                case Sight.SEEN:
+                    raise Retryable(
+                        str(error), operation=error.operation, status=error.status, error_code=error.error_code
+                    ) from error
 
     # Step 7: the add is sent again. The count and the audit are durable before it.
 

@@ -1,6 +1,6 @@
 """A lane's gate: no request starts but when concurrency, pace and the breaker allow it.
 
-Carries out what `policy` decides; retries nothing. Whoever waits here holds nothing else.
+Carries out what `policy` decides; retries nothing. Whoever waits here holds no place in any lane.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from ingest.api.answers import is_foreign, retry_after_s
 from ingest.api.transport import NoAnswer
 from ingest.model import Lane
+from ingest.observe.logging import get_logger
 from ingest.policy.breaker import Breaker
 from ingest.policy.budget import RetryBudget
 from ingest.policy.pacing import Pacer, is_refusal
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from ingest.settings import FlowSettings
 
 __all__ = ["Gate", "GatedTransport", "Traffic", "TurnedAway"]
+
+log = get_logger("pipeline")
 
 NAMES: Final = {Lane.API: "API", Lane.STORAGE: "storage"}
 
@@ -52,12 +55,14 @@ class Gate:
     """One lane's limits, and the queue before them; first come, first served.
 
     `enter` and `leave` come in pairs. `hold` lets nothing start until `release` or `shut`; `shut` is for good.
-    `refusal` is what a person must put right before a held gate is released; None where nobody has to.
+    `refusal` is what a person must put right before a held gate is released; None where nobody has to. `backing_off`
+    is how many requests will come back to it after a pause of their own.
     """
 
     def __init__(self, lane: Lane, settings: FlowSettings, *, rate: float | None, recorder: LaneRecorder) -> None:
         self.lane = lane
         self.in_flight = 0
+        self.backing_off = 0
         self.last_failure: str | None = None
         self.refusal: Fatal | None = None
         self.concurrency = settings.concurrency
@@ -65,11 +70,17 @@ class Gate:
         # Above what one job alone can fail: it must not stop a lane.
         self.breaker = Breaker(threshold=2 * settings.max_attempts)
         self.budget = RetryBudget()
+        self._max_retry_after_s = settings.max_retry_after_s
         self._recorder = recorder
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._is_held = False
         self._verdict: Fatal | None = None
         self._alarm: asyncio.TimerHandle | None = None
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether any request is under way, waits here, or will come back."""
+        return self.in_flight > 0 or self.backing_off > 0 or any(not place.done() for place in self._waiting)
 
     @property
     def wait_s(self) -> float:
@@ -113,7 +124,8 @@ class Gate:
                 self.last_failure = str(end)
                 self.breaker.failed(now, jitter=random.random())  # noqa: S311 - jitter, not a secret
             case _ if is_refusal(end.status, retry_after_s):
-                pause_s = self.pacer.refused(now, retry_after_s=retry_after_s, jitter=random.random())  # noqa: S311
+                kept_s = self._bounded(retry_after_s, now)
+                pause_s = self.pacer.refused(now, retry_after_s=kept_s, jitter=random.random())  # noqa: S311
                 self._recorder.lane_paused(self.lane, "throttled" if retry_after_s is None else "retry_after", pause_s)
                 if is_foreign:
                     self._failed(end.status, now, is_foreign=True)
@@ -153,6 +165,15 @@ class Gate:
             place = self._waiting.popleft()
             if not place.done():
                 place.set_exception(reason)
+
+    def _bounded(self, retry_after_s: float | None, now: float) -> float | None:
+        if retry_after_s is None or retry_after_s <= self._max_retry_after_s:
+            return retry_after_s
+        if now >= self.pacer.paused_until:  # once a pause: its echoes ask for the same
+            log.warning(
+                "pause.shortened", lane=self.lane.value, asked_s=round(retry_after_s), kept_s=self._max_retry_after_s
+            )
+        return self._max_retry_after_s
 
     def _failed(self, status: int, now: float, *, is_foreign: bool) -> None:
         self.last_failure = f"HTTP {status}, and not from the {NAMES[self.lane]}" if is_foreign else f"HTTP {status}"

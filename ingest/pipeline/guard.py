@@ -14,6 +14,7 @@ import anyio
 
 from ingest.errors import Fatal, Refused, RequestError
 from ingest.observe.logging import get_logger
+from ingest.pipeline.pulse import Pulse
 from ingest.pipeline.stop import Stopped
 from ingest.policy.vigil import Vigil
 
@@ -48,7 +49,7 @@ WRONG_SCOPE_HINT = (
 def refusal(error: Fatal) -> Refused:
     """A `Fatal` answer as the reason for which a run ends."""
     hint = WRONG_SCOPE_HINT if error.reason == "wrong_scope" else HINTS.get(error.status or 0, "")
-    return Refused(str(error).partition("\n")[0], code=error.reason, hint=hint)
+    return Refused(error.headline, code=error.reason, hint=hint)
 
 
 class State(enum.StrEnum):
@@ -96,7 +97,7 @@ class Guard:
         self._verdict: Fatal | None = None
         self._deciding = anyio.Lock()
         self._decisions = 0
-        self._changed = anyio.Event()
+        self._changed = Pulse()
 
     async def confirm(self, error: Fatal) -> None:
         """A request was refused. Returns when the API takes the key after all, else raises the `Fatal` for good."""
@@ -118,7 +119,12 @@ class Guard:
 
     async def _decide(self, error: Fatal, decide: Callable[[Fatal], Awaitable[None]]) -> None:
         decisions = self._decisions
-        async with self._deciding:
+        try:
+            await self._deciding.acquire()
+        except BaseException:
+            self.dismiss()  # whoever was refused had the gate held
+            raise
+        try:
             if self._verdict is not None:
                 raise self._verdict
             if self._decisions != decisions:
@@ -131,6 +137,8 @@ class Guard:
                     self._enter(State.TAKING)
                     self._recorder.fatal(None)
                     self._gate.release()
+        finally:
+            self._deciding.release()
 
     async def _ask(self, error: Fatal) -> None:
         self._enter(State.ASKING)
@@ -209,8 +217,7 @@ class Guard:
 
     def _enter(self, state: State) -> None:
         self.state = state
-        self._changed.set()
-        self._changed = anyio.Event()
+        self._changed.beat()
 
 
 def _jitter() -> float:

@@ -5,6 +5,8 @@ Creating by name is uncertain like an add, so a name is looked up before and aft
 
 from __future__ import annotations
 
+import contextlib
+import enum
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -13,21 +15,21 @@ import anyio
 
 from ingest.api.paging import read_all
 from ingest.errors import GaveUp, Rejected, Retryable, Uncertain, UsageError
-from ingest.model import Operation, PackId
+from ingest.model import PackId
 from ingest.observe.logging import get_logger
 from ingest.pipeline.retry import Patient
 from ingest.pipeline.scope import wrong_scope
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from ingest.api.client import PacksClient
-    from ingest.api.messages import PackSummary
+    from ingest.api.messages import PackScan, PackSummary
     from ingest.errors import RequestError
     from ingest.pipeline.guard import Guard
     from ingest.pipeline.retry import Retrying
 
-__all__ = ["PACK_GONE", "Packs", "ResolvedPack"]
+__all__ = ["PACK_GONE", "Packs", "ResolvedPack", "Sight"]
 
 T = TypeVar("T")
 
@@ -55,6 +57,14 @@ class ResolvedPack:
     is_new: bool = False
 
 
+class Sight(enum.Enum):
+    """How a pack stands towards the key in use."""
+
+    SEEN = "seen"
+    GONE = "gone"  # this key saw it, and sees it no more
+    HIDDEN = "hidden"  # another key saw it: it may lie in that one's scope, and what is owed to it waits for that key
+
+
 class Packs:
     """One run's view of the packs, which is the view of the key that it has at the moment."""
 
@@ -74,12 +84,12 @@ class Packs:
         self._sleep = sleep
         self._scope = guard.scope
         self._resolved: dict[str, ResolvedPack] = {}
-        self._gone: set[PackId] = set()
+        self._lost: dict[PackId, Sight] = {}
         self._asking = anyio.Lock()
 
-    def remember(self, filled: Sequence[PackId], *, key_id: str | None) -> None:
-        """The journal filled these packs with that key."""
-        self._scope.remember(filled, key_id=key_id)
+    def remember(self, packs: Mapping[PackId, str]) -> None:
+        """The journal has jobs of these packs, which that key saw last."""
+        self._scope.remember(packs)
 
     async def resolve(self, named: str, *, create: bool) -> ResolvedPack:
         """The pack of that id or exact name, within scope.
@@ -89,29 +99,29 @@ class Packs:
         `Fatal` with `wrong_scope` where a changed key sees none of the packs that this journal filled.
         """
         await self._guard.not_waiting()
+        if (known := self._resolved.get(named)) is not None:
+            return known  # the common way takes no lock
         async with self._asking:
             if (known := self._resolved.get(named)) is None:
-                known = self._resolved[named] = await self._resolve(named, create=create)
+                with _translated():
+                    known = self._resolved[named] = await self._resolve(named, create=create)
                 self._scope.saw(known.pack_id)
                 log.info("pack.resolved", pack_id=known.pack_id, name=known.name, images=known.image_count)
             return known
 
-    async def is_gone(self, pack_id: PackId) -> bool:
-        """Whether a pack that answered 404 is really out of reach; asked until it is. `Fatal` as in `resolve`."""
+    async def sight(self, pack_id: PackId) -> Sight:
+        """How a pack stands that answered 404. `Fatal` as in `resolve`; `Retryable` where the API does not tell."""
         async with self._asking:
-            while pack_id not in self._gone and await self._in_scope(pack_id) is None:
+            while pack_id not in self._lost and await self._in_scope(pack_id) is None:
                 if not await self._was_wrong_scope():
-                    self._gone.add(pack_id)
-                    log.error("pack.gone", pack_id=pack_id)
-            return pack_id in self._gone
+                    lost = Sight.GONE if self._scope.has_seen(pack_id) else Sight.HIDDEN
+                    self._lost[pack_id] = lost
+                    log.error(f"pack.{lost.value}", pack_id=pack_id)
+            return self.known_sight(pack_id)
 
-    def is_filled_by_this_key(self, pack_id: PackId) -> bool:
-        """Whether this key is known to have filled, or found, the pack: then it is no other scope that hides it."""
-        return self._scope.is_filled_by_this_key(pack_id)
-
-    def is_known_gone(self, pack_id: PackId) -> bool:
-        """What `is_gone` has found out so far."""
-        return pack_id in self._gone
+    def known_sight(self, pack_id: PackId) -> Sight:
+        """What `sight` has found out so far."""
+        return self._lost.get(pack_id, Sight.SEEN)
 
     async def _resolve(self, named: str, *, create: bool) -> ResolvedPack:
         wanted = named.strip()
@@ -153,14 +163,21 @@ class Packs:
 
     async def _in_scope(self, pack_id: PackId) -> ResolvedPack | None:
         """The pack, if this key may change it; a public pack of somebody else can be read, and does not count."""
-        try:
-            scan = await self._asked(lambda: self._client.scan_pack(pack_id, frozenset()))
-        except Rejected:
+        scan = await self._scan(pack_id)
+        if scan is None:
             return None
         own = await self._by_name(scan.name)
-        if not any(summary.id == pack_id for summary in own):
+        if any(summary.id == pack_id for summary in own):
+            return ResolvedPack(pack_id=pack_id, name=scan.name, image_count=scan.image_count)
+        # Renamed between the two requests? Then it has another name by now.
+        again = await self._scan(pack_id)
+        return None if again is None or again.name == scan.name else await self._in_scope(pack_id)
+
+    async def _scan(self, pack_id: PackId) -> PackScan | None:
+        try:
+            return await self._asked(lambda: self._client.scan_pack(pack_id, frozenset()))
+        except Rejected:
             return None
-        return ResolvedPack(pack_id=pack_id, name=scan.name, image_count=scan.image_count)
 
     async def _by_name(self, name: str, *, include_public: bool = False) -> list[PackSummary]:
         """Every pack of exactly that name. `search` finds parts of names, and images' words: it only narrows."""
@@ -201,23 +218,27 @@ class Packs:
         return bool(strange)
 
     async def _asked(self, call: Callable[[], Awaitable[T]]) -> T:
-        try:
-            return await self._retrying(call, attempts=Patient())
-        except Retryable as error:
-            raise _given_up(error) from error
-        except Rejected as error:
-            if error.operation == Operation.GET_PACK:
-                raise
-            # No pack of anybody's is named in these requests: it is the place or the name that is wrong.
-            raise UsageError(
-                str(error).partition("\n")[0],
-                code=error.reason,
-                hint="Check GENVIRAL_BASE_URL, which usually ends in /api/partner/v1, and the name of the pack.",
-            ) from error
+        return await self._retrying(call, attempts=Patient())
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """What a look for a pack that a person named ends with, where it finds nothing out."""
+    try:
+        yield
+    except Retryable as error:
+        raise _given_up(error) from error
+    except Rejected as error:
+        # No pack of anybody's is named in these requests: it is the place or the name that is wrong.
+        raise UsageError(
+            error.headline,
+            code=error.reason,
+            hint="Check GENVIRAL_BASE_URL, which usually ends in /api/partner/v1, and the name of the pack.",
+        ) from error
 
 
 def _given_up(error: RequestError) -> GaveUp:
-    return GaveUp(str(error).partition("\n")[0], code=error.reason, hint="Nothing is lost: run again to continue.")
+    return GaveUp(error.headline, code=error.reason, hint="Nothing is lost: run again to continue.")
 
 
 def _may_be_id(named: str) -> bool:

@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from ingest.errors import Fatal, Rejected, Retryable
-from ingest.journal.base import AuditClosed
+from ingest.journal.base import AuditClosed, Condemned
 from ingest.model import Outcome
 from ingest.observe.logging import get_logger
-from ingest.pipeline.packs import PACK_GONE
+from ingest.pipeline.packs import PACK_GONE, Sight
+from ingest.pipeline.pulse import Pulse
 from ingest.pipeline.retry import Once
 from ingest.pipeline.stop import Stopped
 from ingest.policy.copies import is_copy, surplus
 from ingest.policy.retry import backoff_s
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from ingest.api.client import PacksClient
     from ingest.api.messages import PackScan
@@ -94,7 +95,7 @@ class Reconciler:
         self._open = open_jobs
         self._twins = twins
         self._debts: dict[PackId, _Debts] = {}
-        self._changed = anyio.Event()
+        self._changed = Pulse()
         self.unpaid = 0  # debts that this run can't pay: the journal keeps them
 
     @property
@@ -108,6 +109,11 @@ class Reconciler:
         return sum(len(debts.audits) + len(debts.unended) for debts in self._debts.values())
 
     @property
+    def is_backing_off(self) -> bool:
+        """Whether a read that failed, or a delete, waits to be sent again."""
+        return any(debts.failures and (debts.parked or debts.audits) for debts in self._debts.values())
+
+    @property
     def due_in_s(self) -> float:
         """Seconds until the next read; infinite where nothing is owed."""
         return max(0.0, self._next_due()[1] - time.monotonic())
@@ -115,11 +121,13 @@ class Reconciler:
     def park(self, work: Work) -> None:
         """An add of this job has just ended, or ended in an earlier process, and its effect is unknown."""
         self._of(work.record.pack_id).parked[work.record.job_id] = (work, time.monotonic())
-        self._wake()
+        self._changed.beat()
 
     def owe_audit(self, work: Work) -> None:
         """Another add of this job's url is about to be sent."""
-        self._of(work.record.pack_id).unended.add(work.record.job_id)
+        debts = self._of(work.record.pack_id)
+        debts.audits.pop(work.record.job_id, None)
+        debts.unended.add(work.record.job_id)
 
     def add_ended(self, work: Work) -> None:
         """An add of this job has ended: its audit, if it owes one, is due a settle delay from now."""
@@ -127,13 +135,13 @@ class Reconciler:
         if work.record.job_id in debts.unended:
             debts.unended.remove(work.record.job_id)
             debts.audits[work.record.job_id] = (work.record, time.monotonic())
-            self._wake()
+            self._changed.beat()
 
     def inherit(self, audits: Iterable[Record]) -> None:
         """Audits that earlier runs left open: their adds ended before this moment."""
         for record in audits:
             self._of(record.pack_id).audits[record.job_id] = (record, time.monotonic())
-        self._wake()
+        self._changed.beat()
 
     async def nothing_owed(self) -> None:
         """Wait until every debt is paid."""
@@ -144,13 +152,13 @@ class Reconciler:
         """Read packs as their debts fall due, for ever."""
         while True:
             pack_id, due_at = self._next_due()
-            changed = self._changed
             with anyio.move_on_after(due_at - time.monotonic()):
-                await changed.wait()
+                await self._changed.wait()
                 continue
-            if pack_id is not None:
+            # A loop may wake a moment early, and a read that is begun too soon tells nothing.
+            if pack_id is not None and time.monotonic() >= due_at:
                 await self._read(pack_id, self._debts[pack_id])
-                self._wake()
+                self._changed.beat()
 
     def _of(self, pack_id: PackId) -> _Debts:
         return self._debts.setdefault(pack_id, _Debts())
@@ -159,10 +167,6 @@ class Reconciler:
         settle_delay_s = self._settings.settle_delay_s
         due = ((pack_id, debts.due_at(settle_delay_s)) for pack_id, debts in self._debts.items())
         return min(due, key=lambda item: item[1], default=(None, math.inf))
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
 
     async def _read(self, pack_id: PackId, debts: _Debts) -> None:
         begun = time.monotonic()
@@ -195,8 +199,11 @@ class Reconciler:
             audits=len(audits),
             duration_s=round(scan.duration_s, 3),
         )
-        await self._resolve_parked(debts, parked, scan)
+        absent = self._resolve_parked(debts, parked, scan)
+        # Before anything is added again: for the add that comes now, this read tells nothing.
         await self._audit(pack_id, debts, audits, scan)
+        for work in absent:
+            await self._again(work)
 
     def _back_off(self, pack_id: PackId, debts: _Debts, error: RequestError) -> None:
         debts.failures += 1
@@ -209,8 +216,12 @@ class Reconciler:
         debts.not_before = max(debts.not_before, time.monotonic() + delay_s)
         log.info("lookup.failed", pack_id=pack_id, reason=error.reason, delay_s=round(delay_s, 3))
 
-    async def _resolve_parked(self, debts: _Debts, parked: Mapping[JobId, tuple[Work, float]], scan: PackScan) -> None:
+    def _resolve_parked(
+        self, debts: _Debts, parked: Mapping[JobId, tuple[Work, float]], scan: PackScan
+    ) -> Sequence[Work]:
+        """Settle those that were found, and those whose attempts are used up; the others that are surely absent."""
         image_ids = {image.url: image.image_id for image in reversed(scan.found)}
+        missing: list[Work] = []
         for job_id, (work, ended_at) in parked.items():
             record = work.record
             image_id = image_ids.get(record.url or "") or image_ids.get(record.answered_url or "")
@@ -219,54 +230,80 @@ class Reconciler:
                 self._recorder.uncertain("found")
                 self._settler.settle(work, Outcome.ADDED, image_id=image_id, was_found=True)
             elif scan.began_at >= ended_at + self._settings.settle_delay_s:
-                del debts.parked[job_id]
-                self._recorder.uncertain("absent")
-                if record.attempts >= self._settings.max_attempts:
-                    self._settler.settle(work, Outcome.FAILED, reason=record.reason, detail="not in its pack")
-                else:
-                    work.is_absent = True
-                    # Until the next add has ended, a read says nothing about the audit that an earlier one owes.
-                    if debts.audits.pop(job_id, None) is not None:
-                        debts.unended.add(job_id)
-                    await self._again(work)
+                missing.append(work)
+        judged = {work.record.job_id for work in missing}
+        undecided = {
+            work.record.fingerprint: ended_at
+            for job_id, (work, ended_at) in debts.parked.items()
+            if job_id not in judged and work.record.fingerprint is not None
+        }
+        absent: list[Work] = []
+        for work in missing:
+            if work.record.fingerprint in undecided:
+                # An equal image may yet be found: this one is looked for again when that one is.
+                debts.parked[work.record.job_id] = (work, undecided[work.record.fingerprint])
+                continue
+            del debts.parked[work.record.job_id]
+            self._recorder.uncertain("absent")
+            if work.record.attempts >= self._settings.max_attempts:
+                self._settler.settle(work, Outcome.FAILED, reason=work.record.reason, detail="not in its pack")
+            else:
+                work.is_absent = True
+                absent.append(work)
+        return absent
 
     async def _audit(
         self, pack_id: PackId, debts: _Debts, audits: Mapping[JobId, tuple[Record, float]], scan: PackScan
     ) -> None:
         failure: RequestError | None = None
-        for job_id, (record, ended_at) in audits.items():
-            if job_id in debts.unended or scan.began_at < ended_at + self._settings.settle_delay_s:
+        for job_id, owed in audits.items():
+            if debts.audits.get(job_id) is not owed or scan.began_at < owed[1] + self._settings.settle_delay_s:
                 continue
-            copies = [
-                image.image_id
-                for image in scan.found
-                if is_copy(image.url, minted=record.url, answered=record.answered_url)
-            ]
-            count = surplus(len(copies), adds_sent=record.adds_sent, copies_deleted=record.copies_deleted)
             try:
-                for image_id in copies[1:][:count]:
-                    await self._delete(pack_id, image_id)
-                    log.info("copy.deleted", job=job_id, pack_id=pack_id, image_id=image_id)
+                image_id = await self._delete_surplus(pack_id, debts, owed, scan)
             except Rejected as error:
                 # This run can't; the journal keeps the audit open, and the run is not finished (75).
                 log.warning("audit.refused", job=job_id, pack_id=pack_id, reason=error.reason, error=str(error))
                 self.unpaid += 1
             except (Fatal, Retryable) as error:
                 failure = error
-                continue  # the next read counts anew
+                continue
             else:
-                self._settler.record(AuditClosed(job_id=job_id, copies_deleted=count))
+                self._settler.record(AuditClosed(job_id=job_id, image_id=image_id))
             del debts.audits[job_id]
         if failure is None:
             debts.failures = 0
         else:
             self._back_off(pack_id, debts, failure)
 
+    async def _delete_surplus(
+        self, pack_id: PackId, debts: _Debts, owed: tuple[Record, float], scan: PackScan
+    ) -> str | None:
+        """Delete what may be deleted of a job's copies; the id of the one that stays."""
+        record, ended_at = owed
+        copies = [
+            image.image_id
+            for image in scan.found
+            if is_copy(image.url, minted=record.url, answered=record.answered_url)
+        ]
+        kept = [image_id for image_id in copies if image_id not in record.condemned]
+        count = surplus(len(kept), adds_sent=record.adds_sent, condemned=len(record.condemned))
+        if count:
+            # Durable first: whatever becomes of the deletes, no other copy ever goes in the place of one of these.
+            condemned = Condemned(job_id=record.job_id, image_ids=tuple(kept[1 : 1 + count]))
+            record = await self._journal.submit(condemned)
+            debts.audits[record.job_id] = (record, ended_at)
+        for image_id in copies:
+            if image_id in record.condemned:
+                await self._delete(pack_id, image_id)
+                log.info("copy.deleted", job=record.job_id, pack_id=pack_id, image_id=image_id)
+        return kept[0] if kept else None
+
     async def _delete(self, pack_id: PackId, image_id: str) -> None:
         try:
             await self._retrying(lambda: self._client.delete_image(pack_id, image_id), attempts=Once())
         except Rejected as error:
-            if error.status != 404:  # gone already is what was wanted
+            if error.error_code != "image_not_found":  # gone already is what was wanted
                 raise
 
     async def _pack_is_out_of_sight(self, pack_id: PackId, debts: _Debts, begun: float) -> None:
@@ -276,17 +313,19 @@ class Reconciler:
         one's scope: what is owed to it is left for a run with that key.
         """
         try:
-            is_gone = await self._packs.is_gone(pack_id)
+            sight = await self._packs.sight(pack_id)
         except (Fatal, Stopped):
             debts.not_before = math.inf  # the run ends; the debts stay in the journal
             return
-        if not is_gone:
+        except Retryable as error:
+            self._back_off(pack_id, debts, error)
+            return
+        if sight is Sight.SEEN:
             debts.not_before = time.monotonic() + self._settings.backoff_cap_s
             return
-        is_ours = self._packs.is_filled_by_this_key(pack_id)
-        log.warning("pack.unseen", pack_id=pack_id, is_ours=is_ours, parked=len(debts.parked), audits=len(debts.audits))
+        is_gone = sight is Sight.GONE
         for job_id, (work, ended_at) in list(debts.parked.items()):
-            if not is_ours and not work.namings:
+            if not is_gone:
                 self.unpaid += 1
                 self._open.leave(work)
                 for twin in self._twins.end(work):
@@ -300,7 +339,7 @@ class Reconciler:
         for job_id, (_, ended_at) in list(debts.audits.items()):
             if begun < ended_at + self._settings.settle_delay_s:
                 continue
-            if is_ours:
+            if is_gone:
                 self._settler.record(AuditClosed(job_id=job_id))  # a pack that is gone holds no copy
             else:
                 self.unpaid += 1

@@ -145,8 +145,13 @@ class Retrying:
             delay_s=round(delay_s, 3),
             failures=failures,
         )
-        await self._sleep(delay_s)
-        await self._afford(operation.lane)
+        gate = self._gates[operation.lane]
+        gate.backing_off += 1
+        try:
+            await self._sleep(delay_s)
+            await self._afford(operation.lane)
+        finally:
+            gate.backing_off -= 1
 
     async def _afford(self, lane: Lane) -> None:
         """Wait until the lane's budget has this retry, first come, first served."""

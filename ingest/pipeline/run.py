@@ -6,7 +6,6 @@ who is made of what, in `assemble`.
 
 from __future__ import annotations
 
-import math
 import os
 import secrets
 import time
@@ -15,11 +14,10 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from ingest.errors import Fatal, GaveUp, StopError
+from ingest.errors import BUG_EXIT_CODE, Fatal, GaveUp, StopError
 from ingest.model import Lane, RunId, Summary
 from ingest.observe.logging import get_logger
 from ingest.observe.status import Phase
-from ingest.pipeline.account import BUG
 from ingest.pipeline.gate import NAMES
 from ingest.pipeline.stop import Stopped
 from ingest.pipeline.work import RELEASE_TIMEOUT_S, Work, release
@@ -111,11 +109,11 @@ class Pipeline:
             if isinstance(problem, Exception) and (reason := _stop_error(problem)) is not None:
                 self.stop.because(reason)
             elif isinstance(problem, Exception):
-                await self._close(BUG)
+                await self._close(BUG_EXIT_CODE)
                 raise
             else:
                 self.stop.because(GaveUp("The run was cancelled.", code="cancelled", hint="Run again to continue."))
-                await self._close(75)
+                await self._close(GaveUp.exit_code)
                 raise
         return await self._close(self._account.exit_code(sources, allow_empty=self._settings.run.allow_empty))
 
@@ -152,7 +150,7 @@ class Pipeline:
 
     def _take_over(self, opening: Opening) -> None:
         """The debts of earlier runs become this one's."""
-        self._packs.remember(opening.packs, key_id=opening.key_id)
+        self._packs.remember(opening.packs)
         for record in opening.parked:
             work = Work(record=record)
             self._open.open(work)
@@ -224,23 +222,34 @@ class Pipeline:
         return summary
 
     async def _watch(self) -> None:
-        """Give up when a lane has been silent for too long; while a person is waited for, nothing is asked there."""
+        """Give up when a lane has been silent for too long; while a person is waited for, nothing is asked there.
+
+        Only time in which the lane was asked for something counts: one that has nothing to do can't answer.
+        """
         limit_s = self._settings.flow.give_up_after_s
         if limit_s is None:
             return
-        asked_since = -math.inf
+        gates = self._account.gates
+        silent_s = dict.fromkeys(gates, 0.0)
+        watched_at = time.monotonic()
         while True:
             await anyio.sleep(min(WATCH_S, limit_s / 4))
-            gates = self._account.gates
+            now = time.monotonic()
+            passed_s, watched_at = now - watched_at, now
             if gates[Lane.API].refusal is not None:
-                asked_since = time.monotonic()
-            for gate in gates.values():
+                silent_s = dict.fromkeys(gates, 0.0)
+                continue
+            for lane, gate in gates.items():
                 since = gate.breaker.silent_since
-                if since is not None and time.monotonic() - max(since, asked_since) > limit_s:
+                if since is None:
+                    silent_s[lane] = 0.0
+                elif gate.is_wanted or (lane is Lane.API and self._reconciler.is_backing_off):
+                    silent_s[lane] = min(silent_s[lane] + passed_s, now - since)
+                if silent_s[lane] > limit_s:
                     last = gate.last_failure or "no answer"
                     self.stop.because(
                         GaveUp(
-                            f"The {NAMES[gate.lane]} has not answered well for {limit_s:.0f} s: {last}.",
+                            f"The {NAMES[lane]} has not answered well for {limit_s:.0f} s: {last}.",
                             code="unreachable",
                             hint="Nothing is lost: run the same command again to continue.",
                         )

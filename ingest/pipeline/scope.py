@@ -5,20 +5,25 @@ Asks past the gate, since it does so while the lane is held; retries nothing and
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import itertools
+from typing import TYPE_CHECKING, Final
 
 from ingest.api.paging import read_all
 from ingest.errors import Fatal
 from ingest.model import Operation, PackId
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Mapping, Sequence
 
     from ingest.api.client import PacksClient
     from ingest.api.credentials import Credentials
     from ingest.api.messages import PackSummary
 
 __all__ = ["Scope", "wrong_scope"]
+
+
+MOST_STRANGE: Final = 10
+# A key that sees none of the ten packs that were filled last belongs elsewhere; asking for thousands tells no more.
 
 
 def wrong_scope() -> Fatal:
@@ -37,31 +42,31 @@ class Scope:
     def __init__(self, past_the_gate: PacksClient, credentials: Credentials) -> None:
         self._client = past_the_gate
         self._credentials = credentials
-        self._filled: dict[PackId, str | None] = {}  # with the key that is known to see them
-        self._alike: set[str] = set()  # keys that saw a pack of another one's
+        self._seen_by: dict[PackId, str] = {}
 
-    def remember(self, filled: Iterable[PackId], *, key_id: str | None) -> None:
-        """The journal filled these packs with that key."""
-        self._filled.update(dict.fromkeys(filled, key_id))
+    def remember(self, packs: Mapping[PackId, str]) -> None:
+        """The journal has jobs of these packs, which that key saw last."""
+        self._seen_by.update(packs)
 
     def saw(self, pack_id: PackId) -> None:
         """The key in use sees this pack, and may change it."""
         key_id = self._credentials.public_id
-        if self._filled.get(pack_id) not in {None, key_id}:
-            self._alike.add(key_id)
-        self._filled[pack_id] = key_id
+        before = self._seen_by.get(pack_id)
+        if before not in {None, key_id}:  # of one scope: what that one saw, this one sees
+            self._seen_by = {known: key_id if by == before else by for known, by in self._seen_by.items()}
+        self._seen_by[pack_id] = key_id
 
-    def is_filled_by_this_key(self, pack_id: PackId) -> bool:
-        """Whether the key in use is known to have filled, or seen, the pack."""
-        return self._filled.get(pack_id) == self._credentials.public_id
+    def has_seen(self, pack_id: PackId) -> bool:
+        """Whether the key in use is known to have seen the pack: then it is no other scope that hides it."""
+        return self._seen_by.get(pack_id) == self._credentials.public_id
 
     @property
     def strange(self) -> list[PackId]:
-        """Packs that another key filled, while the key in use has seen none of such."""
+        """Packs that other keys saw, while the key in use has seen none: enough of them to tell its scope."""
         key_id = self._credentials.public_id
-        if key_id in self._alike:
+        if key_id in self._seen_by.values():
             return []
-        return [pack_id for pack_id, seen_by in self._filled.items() if seen_by not in {None, key_id}]
+        return list(itertools.islice(self._seen_by, MOST_STRANGE))
 
     async def probe(self) -> None:
         """One harmless request, and a few more for a key that is new here. Returns when it may be used.

@@ -10,12 +10,11 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import anyio
-
 from ingest.journal.base import Settled
 from ingest.model import Outcome
 from ingest.observe.logging import get_logger
 from ingest.observe.text import printable
+from ingest.pipeline.pulse import Pulse
 from ingest.pipeline.work import acknowledge
 
 if TYPE_CHECKING:
@@ -65,8 +64,8 @@ class Settler:
         self._again = again
         self._on_settled = on_settled
         self._queue: deque[tuple[asyncio.Future[Record], tuple[Work, Settled] | None]] = deque()
-        self._wanted = anyio.Event()
-        self._settled = anyio.Event()
+        self._wanted = Pulse()
+        self._settled = Pulse()
 
     def settle(
         self,
@@ -92,12 +91,12 @@ class Settler:
         )
         work.is_ending = True
         self._queue.append((self._journal.submit(change), (work, change)))
-        self._wanted.set()
+        self._wanted.beat()
 
     def record(self, change: Change) -> None:
         """A change that nobody waits for; what the journal has against it still ends the run."""
         self._queue.append((self._journal.submit(change), None))
-        self._wanted.set()
+        self._wanted.beat()
 
     async def run(self) -> None:
         """Follow each outcome to its end, for ever. Raises what the journal does."""
@@ -108,9 +107,7 @@ class Settler:
                 if ending is not None:
                     await self._finish(*ending, record)
                 self._queue.popleft()
-            self._settled.set()
-            self._settled = anyio.Event()
-            self._wanted = anyio.Event()
+            self._settled.beat()
             await self._wanted.wait()
 
     async def flushed(self) -> None:

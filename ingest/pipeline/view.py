@@ -5,16 +5,17 @@ Changes nothing, in packs or journal.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import anyio
 
 from ingest.errors import Fatal, GaveUp, Rejected, Retryable
 from ingest.pipeline.guard import refusal
+from ingest.pipeline.packs import Sight
 from ingest.pipeline.retry import Few
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Container, Mapping
 
     from ingest.api.client import PacksClient
     from ingest.api.messages import PackScan
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from ingest.pipeline.retry import Retrying
 
 __all__ = ["View"]
-
-MOST_REMEMBERED: Final = 10
-# Packs that are looked for before a key is said to belong elsewhere: as many as a run remembers.
 
 
 class View:
@@ -37,9 +35,9 @@ class View:
         self._packs = packs
         self._give_up_after_s = give_up_after_s
 
-    def remember(self, filled: Sequence[PackId], *, key_id: str | None) -> None:
+    def remember(self, packs: Mapping[PackId, str]) -> None:
         """See `PackView.remember`."""
-        self._packs.remember(filled[:MOST_REMEMBERED], key_id=key_id)
+        self._packs.remember(packs)
 
     async def scan(self, pack_id: PackId, wanted: Container[str]) -> PackScan | None:
         """See `PackView.scan`."""
@@ -50,19 +48,21 @@ class View:
         except Retryable as error:
             raise GaveUp(str(error), code=error.reason, hint="Run the same command again.") from error
         except Rejected as error:
-            if await self._is_gone(pack_id):
+            if not await self._is_in_sight(pack_id):
                 return None
-            told = str(error).partition("\n")[0]
+            told = error.headline
             raise GaveUp(
                 f"The pack {pack_id} could not be read, though this key may change it: {told}",
                 code=error.reason,
                 hint="Run the same command again.",
             ) from error
 
-    async def _is_gone(self, pack_id: PackId) -> bool:
+    async def _is_in_sight(self, pack_id: PackId) -> bool:
         try:
             with anyio.fail_after(self._give_up_after_s):  # it asks until it is answered
-                return await self._packs.is_gone(pack_id)
+                return await self._packs.sight(pack_id) is Sight.SEEN
+        except Retryable as error:
+            raise GaveUp(str(error), code=error.reason, hint="Run the same command again.") from error
         except Fatal as error:
             raise refusal(error) from error
         except TimeoutError as error:

@@ -13,6 +13,7 @@ import anyio
 
 from ingest.model import Outcome
 from ingest.observe.logging import get_logger
+from ingest.pipeline.pulse import Pulse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,7 +126,7 @@ class OpenJobs:
         self._capacity = capacity
         self._jobs: dict[JobId, Work] = {}
         self._left: list[Work] = []
-        self._changed = anyio.Event()
+        self._changed = Pulse()
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -148,8 +149,7 @@ class OpenJobs:
     def close(self, work: Work) -> None:
         """Its outcome is durable."""
         del self._jobs[work.record.job_id]
-        self._changed.set()
-        self._changed = anyio.Event()
+        self._changed.beat()
 
     def leave(self, work: Work) -> None:
         """It stays pending: another run has to take it."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from ingest.pipeline.pulse import Pulse
 from ingest.pipeline.work import Work
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Workers:
         self._send: MemoryObjectSendStream[Work]
         self._receive: MemoryObjectReceiveStream[Work]
         self._returned: deque[Work] = deque()
-        self._was_idle = anyio.Event()
+        self._was_idle = Pulse()
         self.busy = 0
 
     @contextlib.asynccontextmanager
@@ -86,5 +87,4 @@ class Workers:
             finally:
                 self.busy -= 1
                 if not self.busy:
-                    self._was_idle.set()
-                    self._was_idle = anyio.Event()
+                    self._was_idle.beat()

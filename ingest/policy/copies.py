@@ -19,10 +19,10 @@ def is_copy(url: str, *, minted: str | None, answered: str | None) -> bool:
     return url == answered and minted.rpartition("/")[2] in url
 
 
-def surplus(copies: int, *, adds_sent: int, copies_deleted: int) -> int:
-    """How many of a url's `copies` may be deleted: those beyond the first that this job's own adds account for.
+def surplus(copies: int, *, adds_sent: int, condemned: int) -> int:
+    """How many more of a url's `copies` may be deleted: those beyond the first that this job's own adds account for.
 
-    Each add makes one image at most. What was deleted already is some add's, and no add's a second time: a copy that
-    the adds can't account for is somebody else's.
+    `copies` are those that are not condemned. Each add makes one image at most. What is condemned, deleted already or
+    not, is some add's, and no add's a second time: a copy that the adds can't account for is somebody else's.
     """
-    return max(0, min(copies - 1, adds_sent - 1 - copies_deleted))
+    return max(0, min(copies - 1, adds_sent - 1 - condemned))

@@ -63,6 +63,7 @@ class Event(enum.StrEnum):
     SPEND = "spend"  # an answer about it was no success
     AUDIT = "audit"  # its pack was read after its last add could have landed
     MISS = "miss"  # a settled read of its pack has it no more: it starts at the lookup
+    CONDEMN = "condemn"  # surplus copies of it are about to be deleted
     DOUBT = "doubt"  # its pack holds more copies of it than one: an audit is due again
 
 
@@ -101,6 +102,11 @@ TABLE: Final[dict[tuple[State, Event], State]] = {
     (State.DUPLICATE, Event.AUDIT): State.DUPLICATE,
     (State.REJECTED, Event.AUDIT): State.REJECTED,
     (State.FAILED, Event.AUDIT): State.FAILED,
+    (State.PARKED, Event.CONDEMN): State.PARKED,
+    (State.ADDED, Event.CONDEMN): State.ADDED,
+    (State.DUPLICATE, Event.CONDEMN): State.DUPLICATE,
+    (State.REJECTED, Event.CONDEMN): State.REJECTED,
+    (State.FAILED, Event.CONDEMN): State.FAILED,
     (State.PARKED, Event.DOUBT): State.PARKED,
     (State.ADDED, Event.DOUBT): State.ADDED,
 }

@@ -19,6 +19,7 @@ from ingest.journal.base import (
     AuditClosed,
     Candidate,
     Claimed,
+    Condemned,
     Doubted,
     Inspection,
     Joined,
@@ -415,6 +416,10 @@ class TestSubmit:
             (State.STORED, stored),
             (State.STORED, lambda record: base.Tested(job_id=record.job_id)),
             (State.STORED, lambda record: AuditClosed(job_id=record.job_id)),
+            *(
+                (state, lambda record: Condemned(job_id=record.job_id, image_ids=("image-1",)))
+                for state in (State.PENDING, State.CLAIMED, State.STORED)
+            ),
             (State.PARKED, lambda record: settled(record, Outcome.ADDED)),
             (State.PARKED, lambda record: Released(job_id=record.job_id)),
             (State.ADDED, lambda record: settled(record, Outcome.ADDED)),
@@ -628,20 +633,44 @@ class TestMending:
         assert (rejected.url, rejected.adds_sent) == (record.url, 0)
         assert (await journal.submit(Sighted(job_id=record.job_id))).adds_sent == 1
 
-    async def test_a_doubt_opens_the_audit_again_and_deletions_add_up(self, store: Store) -> None:
+    async def test_a_doubt_opens_the_audit_again_and_what_is_condemned_stays_so(self, store: Store) -> None:
         async with store.open() as journal:
             await begin(journal)
             record = await job_in(journal, State.PARKED)
             await bring(journal, record, Resent(job_id=record.job_id), settled(record, Outcome.ADDED))
-            closed = await journal.submit(AuditClosed(job_id=record.job_id, copies_deleted=1))
-            assert (closed.audit_is_open, closed.copies_deleted, closed.adds_sent) == (False, 1, 2)
+            condemned = await journal.submit(Condemned(job_id=record.job_id, image_ids=("image-2", 'an "odd" id, ü')))
+            assert (condemned.state, condemned.audit_is_open) == (State.ADDED, True)
+            assert condemned.condemned == ("image-2", 'an "odd" id, ü')
+            store = store.after_a_crash()  # whatever became of the deletes
+        async with store.open() as journal:
+            assert list((await begin(journal, NEXT_RUN)).audits) == [condemned]
+            closed = await journal.submit(AuditClosed(job_id=record.job_id))
+            assert closed == replace(condemned, audit_is_open=False)
+            assert closed.adds_sent == 2
             doubted = await journal.submit(Doubted(job_id=record.job_id))
-            assert (doubted.state, doubted.audit_is_open) == (State.ADDED, True)
+            assert doubted == condemned
             store = store.after_a_crash()
         async with store.open() as journal:
-            assert list((await begin(journal, NEXT_RUN)).audits) == [doubted]
-            closed = await journal.submit(AuditClosed(job_id=record.job_id, copies_deleted=2))
-            assert closed.copies_deleted == 3
+            assert list((await begin(journal, RunId("run-3"))).audits) == [doubted]
+            more = await journal.submit(Condemned(job_id=record.job_id, image_ids=("image-4",)))
+            assert more.condemned == (*condemned.condemned, "image-4")
+
+    async def test_an_audit_that_ends_names_the_copy_that_is_left(self, journal: Journal) -> None:
+        record = await job_in(journal, State.PARKED)
+        added = Settled(job_id=record.job_id, outcome=Outcome.ADDED, image_id="image-2")
+        await bring(journal, record, Resent(job_id=record.job_id), added)
+        for surviving, named in (("image-1", "image-1"), (None, "image-1")):  # none is known: it keeps what it has
+            closed = await journal.submit(AuditClosed(job_id=record.job_id, image_id=surviving))
+            assert (closed.audit_is_open, closed.image_id) == (False, named)
+            await journal.submit(Doubted(job_id=record.job_id))
+
+    @pytest.mark.parametrize(
+        "state", [State.PARKED, State.ADDED, State.DUPLICATE, State.REJECTED, State.FAILED], ids=str
+    )
+    async def test_copies_are_condemned_whatever_became_of_the_job(self, journal: Journal, state: State) -> None:
+        record = await job_in(journal, state)
+        condemned = await journal.submit(Condemned(job_id=record.job_id, image_ids=("image-1",)))
+        assert condemned == replace(record, condemned=("image-1",))
 
     async def test_pages_of_jobs_with_a_url_by_state_and_number(self, journal: MemoryJournal | SqliteJournal) -> None:
         for state in (State.ADDED, State.PARKED):
@@ -657,42 +686,74 @@ class TestMending:
         await job_in(journal, State.REJECTED, candidate("no-image.jpg"))
         assert list(await journal.page(PACK, State.REJECTED, after=JobId(0), limit=2)) == []
 
-    async def test_the_packs_that_an_add_may_have_gone_to(self, store: Store) -> None:
+    async def test_every_pack_that_jobs_were_admitted_for_latest_first(self, store: Store) -> None:
         async with store.open() as journal:
-            assert (list((await journal.filled()).packs), (await journal.filled()).key_id) == ([], None)
+            assert await journal.packs() == {}
             await begin(journal)
-            for number, state in enumerate((State.ADDED, State.PARKED, State.ADDED, State.PENDING, State.DUPLICATE)):
+            for number, state in enumerate(State):
                 await job_in(journal, state, candidate("a.jpg", pack_id=PackId(f"pack-{number}")))
-            await job_in(journal, State.ADDED, candidate("b.jpg", pack_id=PackId("pack-0")))
-            filled = await journal.filled()
-        assert (list(filled.packs), filled.key_id) == (["pack-0", "pack-2", "pack-1"], "key-1")
+            await job_in(journal, State.ADDED, candidate("b.jpg", pack_id=PackId("pack-0")))  # known, and no later
+            await journal.end(RUN, summary())
+            expected = [(f"pack-{number}", "key-1") for number in reversed(range(len(State)))]
+            assert list((await journal.packs()).items()) == expected
+            store = store.after_a_crash()
+        async with store.open() as journal:
+            assert list((await journal.packs()).items()) == expected
 
 
 class TestEndAndBegin:
     async def test_the_first_run_finds_nothing(self, store: Store) -> None:
         async with store.open() as journal:
             opening = await begin(journal)
-        assert (list(opening.parked), list(opening.audits), opening.key_id, list(opening.packs)) == ([], [], None, [])
+        assert (list(opening.parked), list(opening.audits), opening.packs) == ([], [], {})
 
-    async def test_the_key_of_the_last_run_that_added(self, store: Store) -> None:
-        async with store.open() as journal:
-            await begin(journal, key_id="key-1")
-            await job_in(journal, State.ADDED)
-            await journal.end(RUN, summary())
-        async with store.open() as journal:
-            assert (await begin(journal, NEXT_RUN, key_id="key-2")).key_id == "key-1"
-            await journal.end(NEXT_RUN, summary())
-        async with store.open() as journal:
-            # The second key added nothing: nothing says that it sees the packs.
-            assert (await begin(journal, RunId("run-3"), key_id="key-2")).key_id == "key-1"
-
-    async def test_the_packs_it_added_to_latest_first_and_ten_at_most(self, journal: Journal) -> None:
+    async def test_the_packs_it_knows_latest_first(self, journal: Journal) -> None:
         for number in range(12):
             await job_in(journal, State.ADDED, candidate(f"{number}.jpg", pack_id=PackId(f"pack-{number}")))
-        await job_in(journal, State.ADDED, candidate("again.jpg", pack_id=PackId("pack-5")))
         await job_in(journal, State.REJECTED, candidate("not.jpg", pack_id=PackId("pack-rejected")))
-        opening = await begin(journal, NEXT_RUN)
-        assert list(opening.packs) == [f"pack-{n}" for n in (5, 11, 10, 9, 8, 7, 6, 4, 3, 2)]
+        opening = await begin(journal, NEXT_RUN, key_id="key-2")  # which has seen none of them
+        assert list(opening.packs) == ["pack-rejected", *(f"pack-{number}" for number in reversed(range(12)))]
+        assert set(opening.packs.values()) == {"key-1"}
+
+    async def test_a_key_has_the_packs_of_its_scope(self, store: Store) -> None:
+        """Where a key sees what another one saw, it sees all that one saw; of others' packs that says nothing."""
+        async with store.open() as journal:
+            await begin(journal, key_id="key-1")
+            for name in ("a", "b"):
+                await claim(journal, candidate(f"{name}.jpg", pack_id=PackId(name)))
+            await begin(journal, NEXT_RUN, key_id="of-another")
+            await claim(journal, candidate("theirs.jpg", pack_id=PackId("theirs")))
+            assert await journal.packs() == {"a": "key-1", "b": "key-1", "theirs": "of-another"}
+            opening = await begin(journal, RunId("run-3"), key_id="key-2")
+            assert opening.packs == {"a": "key-1", "b": "key-1", "theirs": "of-another"}  # a beginning says nothing
+            await claim(journal, candidate("new.jpg", pack_id=PackId("a")))
+            assert list((await journal.packs()).items()) == [("theirs", "of-another"), ("b", "key-2"), ("a", "key-2")]
+        async with store.open() as journal:
+            opening = await begin(journal, RunId("run-4"), key_id="key-1")
+            assert list(opening.packs.items()) == [("theirs", "of-another"), ("b", "key-2"), ("a", "key-2")]
+
+    async def test_known_jobs_tell_as_much_of_the_key_as_new_ones(self, journal: Journal) -> None:
+        await job_in(journal, State.ADDED)
+        await begin(journal, NEXT_RUN, key_id="key-2")
+        assert isinstance(await admit(journal), Known)
+        assert await journal.packs() == {PACK: "key-2"}
+
+    async def test_the_key_of_an_answered_add_sees_the_pack(self, journal: Journal) -> None:
+        """A job of an earlier run is continued without being admitted anew."""
+        await job_in(journal, State.PENDING, candidate("elsewhere.jpg", pack_id=OTHER_PACK))
+        answered, found, failed = [
+            await job_in(journal, State.PARKED, candidate(f"{number}.jpg")) for number in range(3)
+        ]
+        await begin(journal, NEXT_RUN, key_id="key-2")
+        await bring(journal, found, settled(found, Outcome.ADDED, was_found=True))
+        await bring(journal, failed, settled(failed, Outcome.FAILED, reason="http_500"))
+        (pending,) = await journal.resume(NEXT_RUN, after=JobId(0), limit=10)
+        await bring(journal, pending, settled(pending, Outcome.DUPLICATE))
+        await journal.submit(Resent(job_id=answered.job_id))
+        # A pack that somebody else made public is read, and not changed.
+        assert set((await journal.packs()).values()) == {"key-1"}
+        await journal.submit(settled(answered, Outcome.ADDED))
+        assert await journal.packs() == {PACK: "key-2", OTHER_PACK: "key-2"}
 
     async def test_end_puts_claims_back_and_counts_no_death(self, store: Store) -> None:
         async with store.open() as journal:
@@ -749,7 +810,7 @@ class TestAnUncleanEnd:
             crashed = store.after_a_crash()
             async with crashed.open() as after:
                 opening = await begin(after, NEXT_RUN, key_id="key-2")
-                assert opening.key_id == "key-1"
+                assert opening.packs == {PACK: "key-1"}
                 assert [(record.job_id, record.state) for record in opening.parked] == [
                     (before[State.STORED].job_id, State.PARKED),
                     (before[State.PARKED].job_id, State.PARKED),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from world import POSSIBLE, SETTLE_S, Fate, Process, Request, World
+from world import POSSIBLE, SETTLE_S, UNCERTAIN, Fate, Process, Request, World
 
 from ingest.model import Operation
 
@@ -44,7 +44,7 @@ class Promise(RuleBasedStateMachine):
         self.weather = {
             operation: data.draw(st.lists(st.sampled_from(ordered(fates)), min_size=1, max_size=most), str(operation))
             for operation, fates, most in (
-                (Operation.ADD_IMAGE, POSSIBLE[Operation.ADD_IMAGE], 3),
+                (Operation.ADD_IMAGE, UNCERTAIN, 2),
                 (Operation.GET_PACK, POSSIBLE[Operation.GET_PACK], 2),
                 (Operation.DELETE_IMAGE, POSSIBLE[Operation.DELETE_IMAGE], 2),
             )
@@ -52,6 +52,7 @@ class Promise(RuleBasedStateMachine):
         for number, content in enumerate(contents):
             self.world.put_file(number % 2 if number > 1 else 0, f"/{number}", content)
         self.start(concurrency=2, batch_size=8)
+        self._to_an_add()
 
     @rule(pack=st.integers(0, 1), number=st.integers(0, 3), content=st.integers(0, 2))
     def change_a_file(self, pack: int, number: int, content: int) -> None:
@@ -98,10 +99,23 @@ class Promise(RuleBasedStateMachine):
     def commit(self, count: int) -> None:
         self.world.process.commit(count)
 
-    @rule(rounds=st.integers(1, 12), data=st.data())
+    @rule(rounds=st.integers(1, 5), data=st.data())
     def go_on(self, rounds: int, data: Any) -> None:
         """For so many rounds all that waits is committed and answered, as the weather is."""
         self._flow(rounds, lambda request: self._weathered(data, request))
+
+    @rule(rounds=st.integers(1, 5), nth=st.integers(0, 3), data=st.data())
+    def go_on_while_somebody_copies(self, rounds: int, nth: int, data: Any) -> None:
+        self.go_on(rounds, data)
+        self.world.copy_by_hand(nth)
+
+    @rule(rounds=st.integers(1, 5), data=st.data())
+    def go_on_until_killed(self, rounds: int, data: Any) -> None:
+        self.go_on(rounds, data)
+        if self.world.process is not None:
+            self.kill(data)
+            self.start(concurrency=2, batch_size=8)
+            self._to_an_add()
 
     @rule(seconds=st.sampled_from([0.5, 4.0, SETTLE_S, 2 * SETTLE_S]))
     def wait(self, seconds: float) -> None:
@@ -115,6 +129,14 @@ class Promise(RuleBasedStateMachine):
         if not usual:
             return Fate.DONE
         return data.draw(st.sampled_from([Fate.DONE, *usual]), label=str(request.operation))
+
+    def _to_an_add(self) -> None:
+        """To where it becomes interesting: before an add there is little that could go wrong for good."""
+        for _ in range(20):
+            process = self.world.process
+            if process is None or any(request.url is not None for request in process.requests):
+                return
+            self._flow(1)
 
     def _flow(self, rounds: int, fate: Callable[[Request], Fate] = lambda _: Fate.DONE) -> bool:
         """Commit and answer for so many rounds, as they come; whether the run has ended by then."""

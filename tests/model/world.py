@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from ingest.model import JobId, Summary
     from ingest.pipeline.run import Pipeline
 
-__all__ = ["POSSIBLE", "SETTLE_S", "Fate", "PendingJournal", "Process", "Request", "World"]
+__all__ = ["POSSIBLE", "SETTLE_S", "UNCERTAIN", "Fate", "PendingJournal", "Process", "Request", "World"]
 
 SETTLE_S: Final = 10.0
 
@@ -113,6 +113,9 @@ EFFECT_AFTER: Final = {
     Fate.LOST_VERY_LATE: VERY_LATE_S,
 }
 SILENT: Final = {Fate.LOST_BEFORE, Fate.LOST_AFTER, Fate.LOST_LATE, Fate.LOST_VERY_LATE, Fate.UNSENT}
+UNCERTAIN: Final = POSSIBLE[ADD] - {Fate.DONE, Fate.UNSENT, Fate.THROTTLED, Fate.REFUSED}
+"""How an add may end so that nobody knows its effect."""
+
 NO_EFFECT: Final = {Fate.UNSENT, Fate.THROTTLED, Fate.REFUSED}
 """An add that ends so is known not to have taken effect."""
 

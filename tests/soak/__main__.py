@@ -14,6 +14,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from typing import NoReturn
 
@@ -58,6 +59,9 @@ def _round(seed: int, folder: Path, abilities: Abilities, total: Figures, args: 
     try:
         played.run(is_tiny=args.tiny or args.self_test, is_sabotaged=args.self_test)
         is_whole = True
+    except Exception as error:
+        traceback.print_exc()
+        figures.problem("broken off", f"{type(error).__name__}: {error}")
     finally:
         total.add(figures)
         print(

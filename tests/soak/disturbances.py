@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from tests.soak.figures import Figures
     from tests.soak.machine import Clock, SmallDisk
-    from tests.soak.processes import Process, Sandbox, Shell
+    from tests.soak.processes import Process, Shell
+    from tests.soak.server import Sandbox
     from tests.soak.trees import Tree
 
 __all__ = ["Scene", "disturb"]
@@ -23,7 +24,7 @@ __all__ = ["Scene", "disturb"]
 BETWEEN_S: Final = 0.8
 """On average, from one disturbance to the next; half a second of the first goes to the start of the process."""
 
-LEFT_ALONE_S: Final = 12.0
+LEFT_ALONE_S: Final = 8.0
 """After the last one a run may go on for so long; then it is stopped like a user's."""
 
 LEAST_BETWEEN_SIGNALS_S: Final = 0.02
@@ -148,7 +149,7 @@ def _rival(scene: Scene) -> None:
 
 
 KINDS: Final[dict[Callable[[Scene], None], int]] = {
-    _kill: 5,
+    _kill: 6,
     _terminate: 2,
     _interrupt: 2,
     _terminate_twice: 2,
@@ -157,7 +158,7 @@ KINDS: Final[dict[Callable[[Scene], None], int]] = {
     _revoke: 2,
     _change_tree: 5,
     _fill_disk: 4,
-    _set_clock: 4,
+    _set_clock: 6,
     _look: 2,
     _rival: 1,
 }

@@ -19,6 +19,7 @@ PROBLEMS: Final = {
     "wrong exits": "processes that ended as none may, or not at all",
     "tracebacks": "processes that wrote one",
     "leaks": "files and outputs with a secret in them",
+    "broken off": "rounds that the soak itself could not bring to their end",
 }
 """What must stay 0."""
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tests.soak.disturbances import Scene, disturb
 from tests.soak.figures import Figures
 from tests.soak.machine import Clock, SmallDisk
-from tests.soak.processes import Sandbox, Shell
+from tests.soak.processes import Shell
+from tests.soak.server import Sandbox
 from tests.soak.trees import Fate, Tree
 from tests.soak.verdict import compare
 from tests.soak.weather import EVERY_REQUEST, SETTLE_S, TIMEOUT_S, storm, straggler
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Abilities", "Round"]
 
 SIZES: Final = ((10, 30), (30, 90), (90, 250))
-MOST_DISTURBED: Final = 6
+MOST_DISTURBED: Final = 8
 MOST_CLOSING: Final = 6
 """Undisturbed runs of one tree: the first in bad weather, the others in fair."""
 
@@ -52,7 +53,7 @@ class Round:
         self._abilities = abilities
 
     def run(self, *, is_tiny: bool = False, is_sabotaged: bool = False) -> None:
-        """The whole of it. A tiny one has few images, one disturbed run and mild weather; for the soak's own test."""
+        """The whole of it. A tiny one has few images and one disturbed run; a sabotaged one is for the self-test."""
         self._folder.mkdir()
         dice = self._dice
         low, high = (6, 8) if is_tiny else dice.choices(SIZES, (3, 4, 2))[0]
@@ -72,13 +73,14 @@ class Round:
             )
             sandbox = stack.enter_context(Sandbox.serving(shell))
             if not is_sabotaged:
-                for number in range(1 if is_tiny else dice.randint(1, MOST_DISTURBED)):
-                    is_first = number == 0 and not is_tiny
-                    sandbox.deal(storm(dice), once=[straggler(dice)] if is_first and dice.random() < 0.6 else [])
+                for _ in range(1 if is_tiny else dice.randint(1, MOST_DISTURBED)):
+                    sandbox.deal(storm(dice))
                     self._disturbed(shell, sandbox, dice.choice(trees), disk)
             for tree in trees:
+                if not (is_tiny or is_sabotaged):
+                    sandbox.deal(storm(dice), once=[straggler(dice)])
                 self._closing(shell, sandbox, tree)
-            self._close_what_is_left(shell)
+            self._close_what_is_left(shell, sandbox)
             if is_sabotaged:
                 sandbox.remote.sabotage(trees[0].pack)
             compare(sandbox.remote, trees, shell.journal, self.figures)
@@ -96,12 +98,16 @@ class Round:
         dice = self._dice
         args = self._args(tree, is_resumed=dice.random() < 0.1)
         library = self._abilities.faketime
-        clock = Clock(library, self._folder / "clock") if library is not None and dice.random() < 0.4 else None
+        clock = Clock(library, self._folder / "clock") if dice.random() < 0.5 and library is not None else None
         # 75 in any weather: it is documented, and what is left is done by the next run.
         with shell.started(*args, may_exit={0, 1, 75}, env=clock.env if clock else None) as run:
-            disturb(Scene(run, args, tree, shell, sandbox, disk, clock, self.figures, random.Random(dice.random())))
-        if clock is not None:
-            clock.tidy_after(run.popen.pid)
+            try:
+                disturb(Scene(run, args, tree, shell, sandbox, disk, clock, self.figures, random.Random(dice.random())))
+                run.end()
+            finally:
+                run.kill()
+                if clock is not None:
+                    clock.tidy_after(run.popen.pid)
 
     def _closing(self, shell: Shell, sandbox: Sandbox, tree: Tree) -> None:
         """Run until the tree is done: exit 0 or 1, and nothing `failed` that a person could retry."""
@@ -112,13 +118,14 @@ class Round:
             if run.popen.returncode in {0, 1} and told and not told["failed"] and not told["pending"]:
                 self._check_counts(run, tree, told)
                 return
-            sandbox.deal({"seed": self.seed, "rule": [EVERY_REQUEST]})
+            sandbox.deal(self._fair())
             with shell.started("retry", may_exit={0}) as retry:
                 retry.wait(CLOSING_S)
         self.figures.problem("wrong exits", f"{MOST_CLOSING} undisturbed runs of {tree.root} did not finish it")
 
-    def _close_what_is_left(self, shell: Shell) -> None:
+    def _close_what_is_left(self, shell: Shell, sandbox: Sandbox) -> None:
         """Jobs of files that are there no more belong to no tree: a run without a source ends them."""
+        sandbox.deal(self._fair())
         with shell.started(*self._args(None), may_exit={0, 1}) as run:
             run.wait(CLOSING_S)
 
@@ -126,6 +133,9 @@ class Round:
         taken, refused = tree.count(Fate.TAKEN), tree.count(Fate.REFUSED)
         if (told["discovered"], told["rejected"]) != (taken + refused, refused):
             self.figures.problem("astray", f"{run.name} told {told} of {taken} images and {refused} that are none")
+
+    def _fair(self) -> dict[str, Any]:
+        return {"seed": self.seed, "rule": [EVERY_REQUEST]}
 
     def _args(self, tree: Tree | None, *, is_resumed: bool = False) -> tuple[str, ...]:
         dice = self._dice

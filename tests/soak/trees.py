@@ -1,4 +1,4 @@
-"""Random trees of images: real pictures, odd names, equal files, and much that is none; and how they change.
+"""Random trees of images, and how they change: equal files, links, odd names, and much that is no image.
 
 Knows what a run must make of every file. Talks to nobody.
 """
@@ -7,43 +7,17 @@ from __future__ import annotations
 
 import enum
 import hashlib
-import io
 import os
 import time
 from typing import TYPE_CHECKING, Final
 
-import pillow_heif
-from PIL import Image
+from tests.soak.pictures import ENDINGS, NEVER_ENTERED, ODD_DIRECTORIES, ODD_STEMS, picture, refused
 
 if TYPE_CHECKING:
     import random
     from pathlib import Path
 
-__all__ = ["Fate", "Tree", "picture"]
-
-pillow_heif.register_heif_opener()
-
-ENDINGS: Final = {"JPEG": "jpg", "PNG": "png", "GIF": "gif", "WEBP": "webp", "HEIF": "heic"}
-
-ODD_STEMS: Final = (
-    b"line\nbreak",
-    b"tab\tand \x1b[31mescape",
-    b"not \xff\xfe utf-8",
-    "umläut é".encode(),
-    "umla\u0308ut e\u0301".encode(),
-    "画像 🖼".encode(),
-    "\u202egnp".encode(),
-    b" leading space",
-    b"-rf",
-    b"$(true) `true` 'quoted' \"twice\"",
-    b"100%s %2F %n",
-    b"back\\slash",
-    b"a=b&c=d#e?f",
-    b"x" * 230,
-)
-
-ODD_DIRECTORIES: Final = (b"plain", b"new\nline", b"\xe9t\xe9", "дача".encode(), b"-", b"deep/er/still")
-NEVER_ENTERED: Final = (b".hidden", b"@eaDir", b"x.photoslibrary")
+__all__ = ["Fate", "Tree"]
 
 MOST_AT_ONCE: Final = 12
 """Changes of a tree in one go."""
@@ -58,14 +32,6 @@ class Fate(enum.Enum):
     TAKEN = "taken"  # its content is in the pack
     REFUSED = "refused"  # it is discovered, and `rejected`
     IGNORED = "ignored"  # it is not discovered
-
-
-def picture(dice: random.Random, kind: str, side: int = 16) -> bytes:
-    """A picture that is like no other."""
-    image = Image.frombytes("RGB", (side, side), dice.randbytes(3 * side * side))
-    file = io.BytesIO()
-    image.save(file, kind)
-    return file.getvalue()
 
 
 class Tree:
@@ -129,25 +95,9 @@ class Tree:
                 os.symlink(dice.choice(taken), path)
                 self._fates[path] = Fate.TAKEN
             case "none":
-                self._write(self._fresh(ending), self._refused(kind), Fate.REFUSED)
+                self._write(self._fresh(ending), refused(dice, kind), Fate.REFUSED)
             case _:
                 self._ignored(kind, ending)
-
-    def _refused(self, kind: str) -> bytes:
-        """What no pack takes, by any name."""
-        dice = self._dice
-        whole = picture(dice, kind)
-        return dice.choice(
-            (
-                b"",
-                whole[: len(whole) // 2],
-                b"no image, whatever its name says",
-                b"\0" + dice.randbytes(300),
-                b"<html><body>Not found</body></html>",
-                picture(dice, "TIFF"),
-                picture(dice, "BMP"),
-            )
-        )
 
     def _ignored(self, kind: str, ending: bytes) -> None:
         """A picture that nobody may see, or no picture by name and content."""
@@ -182,7 +132,7 @@ class Tree:
         path = self._dice.choice(seen)
         # Without an ending, what is no image is not even discovered.
         if self._dice.random() < 0.2 and os.path.splitext(path)[1]:
-            content, fate = self._refused("PNG"), Fate.REFUSED
+            content, fate = refused(self._dice, "PNG"), Fate.REFUSED
         else:
             content, fate = picture(self._dice, self._dice.choice(("JPEG", "PNG"))), Fate.TAKEN
         if self._dice.random() < 0.5:

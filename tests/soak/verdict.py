@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.soak.figures import Figures
-    from tests.soak.processes import Remote
+    from tests.soak.server import Remote
     from tests.soak.trees import Tree
 
 __all__ = ["compare"]
@@ -71,5 +71,6 @@ def _compare_journal(ledger: dict[str, Any], journal: Path, figures: Figures) ->
 
 
 def _few(items: Iterable[object]) -> str:
-    shown = sorted(map(str, items))
+    """Some of them, and how many there are; of a digest its beginning, of a url its end."""
+    shown = sorted(item[:12] if isinstance(item, str) else f"…{str(item)[-48:]}" for item in items)
     return f"{', '.join(shown[:3])}{' …' if len(shown) > 3 else ''} ({len(shown)})"

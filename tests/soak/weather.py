@@ -72,10 +72,10 @@ def storm(dice: random.Random) -> dict[str, Any]:
 def straggler(dice: random.Random) -> dict[str, Any]:
     """An add that lands after the lookup that missed it, and before the audit of the second one.
 
-    Once in the life of a sandbox: were the second add of that url as late, it would be later than the last read.
+    Once in a run that nobody disturbs: were the second add of that url as late, it would be later than the last read.
     """
     delay_s = [SETTLE_S * 1.1, SETTLE_S * 1.5]
-    return {"operation": "add_image", "kind": "late", "delay_s": delay_s, "after": dice.randrange(5), "times": 1}
+    return {"operation": "add_image", "kind": "late", "delay_s": delay_s, "after": dice.randrange(2), "times": 1}
 
 
 def _weight(fault: dict[str, Any]) -> float:

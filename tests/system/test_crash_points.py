@@ -126,6 +126,7 @@ POINTS = [
     Point("add.before", "7: another add of the same url", "an image added twice", nth=IMAGES + 1),
     Point("add.after", "7: another add of the same url", "an image added twice", nth=IMAGES),  # one has no answer
     *call("read", "7: the audit reads the pack", "an image added twice", nth=2),
+    *commit("Condemned", "7: what is to be deleted is durable before it is", "an image added twice"),
     *call("delete", "7: a surplus copy is deleted by its id", "an image added twice"),
     Point("delete.unanswered", "7: a delete without an answer", "no answer to a delete"),
     *commit("AuditClosed", "7: the audit is done", "an image added twice"),

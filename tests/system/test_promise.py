@@ -133,6 +133,12 @@ def test_killed_five_times_then_run_to_the_end(
 
     last = ingest("run", tmp_path / "pictures", *RUN)
 
+    if last.code == 1:
+        # By the third death every job is a suspect, and one that was alone at a later one waits for a person's word.
+        assert number is signal.SIGKILL
+        assert 1 <= adds_up(last)["failed"] <= 2, last
+        assert ingest("retry", "--reason", "quarantined").code == 0
+        last = ingest("run", tmp_path / "pictures", *RUN)
     assert last.code == 0, last
     told = adds_up(last)
     assert told["discovered"] == told["added"] + told["duplicate"] == count

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from .conftest import CommandLine, Served
 
-README = Path(__file__).parents[2].joinpath("README.md").read_text()
+ROOT = Path(__file__).parents[2]
+README = ROOT.joinpath("README.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
@@ -32,6 +33,12 @@ def commands(block: str) -> list[str]:
     """Each command of a block, without its comment."""
     lines = (line.partition("  #")[0].strip() for line in block.splitlines())
     return [command for line in lines for command in line.split(" && ") if command]
+
+
+def table_rows(heading: str) -> list[str]:
+    """The rows of all tables of a section."""
+    section = README.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    return [line for line in section.splitlines() if line.startswith("|")]
 
 
 def table(heading: str) -> dict[str, str]:
@@ -87,6 +94,60 @@ def test_a_real_backfill(ingest: CommandLine, sandbox: Served, pictures: Callabl
 
     assert codes == [("packs", 0), ("run", 0), ("run", 1), ("failures", 0), ("retry", 0), ("run", 0), ("verify", 0)]
     assert len(sandbox.urls("Motivation")) == 12
+
+
+@pytest.mark.parametrize("command", commands(blocks("sh")[3]))
+def test_the_long_tests_are_there(command: str) -> None:
+    words = shlex.split(command)
+    env = dict(word.split("=") for word in words if re.match("[A-Z_]+=", word))
+    program, *arguments = words[len(env) :]
+    if program == "pytest":
+        arguments = ["-m", "pytest", *arguments, "--collect-only", "-q"]
+    else:
+        assert program == "python"
+        arguments.append("--help")
+
+    done = in_the_repository(*arguments, env=env)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    if program == "python":
+        assert {word for word in words if word.startswith("--")} <= set(re.findall(r"--[a-z-]+", done.stdout))
+    else:
+        assert re.search(r"^[1-9]\d* tests? collected", done.stdout, re.MULTILINE), done.stdout
+    for name in env:
+        # What a test does not read would be set in vain.
+        (path,) = [word for word in arguments if word.startswith("tests/")]
+        assert f'"{name}"' in ROOT.joinpath(path).read_text()
+
+
+def test_the_model_runs_as_many_examples_as_are_asked_for() -> None:
+    command = next(command for command in commands(blocks("sh")[3]) if "INGEST_MODEL_EXAMPLES" in command)
+    path = shlex.split(command)[-1]
+
+    done = in_the_repository(
+        "-m", "pytest", "-n", "0", "-q", "--hypothesis-show-statistics", path, env={"INGEST_MODEL_EXAMPLES": "2"}
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "settings.max_examples=2\n" in done.stdout
+
+
+def in_the_repository(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+
+
+def test_every_test_that_is_named_exists() -> None:
+    names = {name for row in table_rows("What is promised") for name in re.findall(r"`(test_\w+)`", row)}
+    assert len(names) > 10
+    assert names <= {path.stem for path in ROOT.joinpath("tests").rglob("test_*.py")}
 
 
 def test_the_library_example(sandbox: Served, pictures: Callable[..., Path], tmp_path: Path) -> None:

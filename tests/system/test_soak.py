@@ -14,15 +14,14 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 
 
 def soak(*args: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tests.soak", *args],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=55,
-        check=False,
-    )
+    command = [sys.executable, "-m", "tests.soak", *args]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            out, err = process.communicate(timeout=45)
+        finally:
+            process.terminate()  # not killed: it has a sandbox to end, and maybe a disk to unmount
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 def test_a_tiny_round_finds_nothing_wrong(tmp_path: Path) -> None:

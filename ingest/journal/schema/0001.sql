@@ -2,8 +2,14 @@
 
 CREATE TABLE targets (
     target_id INTEGER PRIMARY KEY,
-    base_url TEXT NOT NULL UNIQUE,
-    key_id TEXT -- public part of the key that the last image was added with
+    base_url TEXT NOT NULL UNIQUE
+);
+
+CREATE TABLE packs (
+    target_id INTEGER NOT NULL REFERENCES targets,
+    pack_id TEXT NOT NULL,
+    key_id TEXT NOT NULL, -- public part of the latest key that saw it, or another pack of its scope
+    PRIMARY KEY (target_id, pack_id)
 );
 
 CREATE TABLE runs (
@@ -41,6 +47,7 @@ CREATE TABLE jobs (
     reason TEXT,
     detail TEXT,
     settled_at REAL,
+    condemned TEXT, -- JSON list of the ids of surplus copies: deleted, or about to be
     UNIQUE (target_id, pack_id, key, revision)
 );
 

@@ -1,5 +1,6 @@
 """The table: every answer, and every lack of one, is a value or exactly one error of the tree."""
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -8,12 +9,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rude import Canned, answer, client_of, ok, refusal, run
 
-from ingest.api.answers import MAX_RETRY_AFTER_S, retry_after_s
+from ingest.api.answers import retry_after_s
 from ingest.api.client import PacksClient
 from ingest.api.messages import UploadTicket
 from ingest.api.transport import NoAnswer
 from ingest.errors import Fatal, Rejected, RequestError, RequestFailure, Retryable, Uncertain
 from ingest.model import Operation
+from ingest.settings import MAX_RETRY_AFTER_S
 
 TICKET = UploadTicket(
     upload_url="https://storage.example/x?X-Amz-Signature=0", url="https://cdn.example/x", content_type="image/png",
@@ -273,7 +275,7 @@ NOW = 1_800_000_000.0  # Fri, 15 Jan 2027 08:00:00 GMT
         ({"Retry-After": " 5 "}, 5.0),
         ({"Retry-After": "0"}, 0.0),
         ({"Retry-After": "1.5"}, 1.5),
-        ({"Retry-After": "9" * 300}, MAX_RETRY_AFTER_S),
+        ({"Retry-After": "9" * 300}, 1e300),
         ({"Retry-After": "9" * 1000}, None),
         ({"Retry-After": "-5"}, None),
         ({"Retry-After": "inf"}, None),
@@ -283,7 +285,7 @@ NOW = 1_800_000_000.0  # Fri, 15 Jan 2027 08:00:00 GMT
         ({"Retry-After": "Fri, 15 Jan 2027 08:00:30 GMT"}, 30.0),
         ({"Retry-After": "Fri, 15 Jan 2027 08:00:30 -0000"}, 30.0),
         ({"Retry-After": "Fri, 15 Jan 2027 07:00:00 GMT"}, 0.0),
-        ({"Retry-After": "Fri, 15 Jan 2327 07:00:00 GMT"}, MAX_RETRY_AFTER_S),
+        ({"Retry-After": "Sat, 15 Jan 2028 08:00:00 GMT"}, 365 * 86_400.0),
         ({"Retry-After": "Fri, 15 Jan 99999 07:00:00 GMT"}, None),
         ({"Retry-After": "Fri, 15 Jan 2027 09:00:10 GMT", "Date": "Fri, 15 Jan 2027 09:00:00 GMT"}, 10.0),
         ({"Retry-After": "Fri, 15 Jan 2027 08:00:30 GMT", "Date": "yesterday"}, 30.0),
@@ -296,7 +298,13 @@ def test_retry_after(headers: dict[str, str], expected: float | None) -> None:
 @given(st.text())
 def test_any_retry_after_is_a_pause_or_none(value: str) -> None:
     pause_s = retry_after_s(answer(429, b"", {"Retry-After": value, "Date": value}).headers, NOW)
-    assert pause_s is None or 0.0 <= pause_s <= MAX_RETRY_AFTER_S
+    assert pause_s is None or 0.0 <= pause_s < math.inf
+
+
+def test_an_error_carries_no_pause_without_an_end() -> None:
+    error = error_of(API_METHODS["get_pack"], answer(429, refusal(429), {"Retry-After": "31536000"}))
+    assert isinstance(error, Retryable)
+    assert error.retry_after_s == MAX_RETRY_AFTER_S
 
 
 json_like = st.recursive(

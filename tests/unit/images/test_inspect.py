@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 import threading
+from dataclasses import replace
 
 import anyio
 import anyio.from_thread
@@ -12,6 +14,8 @@ import anyio.to_thread
 import image_samples as samples
 import pytest
 from blake3 import blake3
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ingest.errors import ImageChanged, ImageError, ImageRejected, ImageUnreadable
 from ingest.images import inspect as inspect_module
@@ -55,6 +59,32 @@ def rewrite(path: str, data: bytes, *, keep_times: bool = False) -> None:
         file.truncate()
     later = 0 if keep_times else 1_000_000_000
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + later))
+
+
+TAKEN = [data for _, data in samples.taken().values()]
+ANYTHING = st.binary(max_size=300) | st.builds(
+    lambda data, keep, tail: data[:keep] + tail, st.sampled_from(TAKEN), st.integers(0, 4000), st.binary(max_size=300)
+)
+
+
+@given(data=ANYTHING, stream_over_bytes=st.sampled_from([1, 100, CHUNK_BYTES]))
+def test_any_bytes_are_an_image_or_one_of_our_errors(data: bytes, stream_over_bytes: int) -> None:
+    async def look(path: str, memory: MemoryBudget) -> bytes | None:
+        settings = replace(SETTINGS, stream_over_bytes=stream_over_bytes)
+        try:
+            image = await inspect(path, settings, memory)
+        except ImageError:
+            return None
+        with image:
+            body = image.body
+            return body if isinstance(body, bytes) else b"".join(await read(body))
+
+    memory = MemoryBudget(64 * CHUNK_BYTES)
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        assert anyio.run(look, file.name, memory) in {None, data}
+    assert memory.held_bytes == 0
 
 
 class TestSmallFiles:

@@ -76,15 +76,16 @@ class TestConnect:
                 connection.execute("INSERT INTO targets (base_url) VALUES ('https://a') ON CONFLICT DO NOTHING")
                 assert targets(connection) == ["https://a"]
 
-    def test_steps_that_are_missing_are_made(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_steps_that_are_missing_are_made(self, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         make(path)
-        with edited(path) as connection:
-            for name in ("jobs", "runs", "targets"):
-                connection.execute(f"DROP TABLE {name}")
-            connection.execute("PRAGMA user_version=0")
-        make(path)
-        with contextlib.closing(connect_readonly(path)) as connection:
-            assert targets(connection) == ["https://api.example"]
+        step = tmp_path / "next.sql"
+        step.write_text("ALTER TABLE targets ADD COLUMN colour TEXT DEFAULT 'red';")
+        monkeypatch.setattr(database, "MIGRATIONS", (*MIGRATIONS, str(step)))
+        for file, expected in ((path, [("https://api.example", "red")]), (tmp_path / "fresh.db", [])):
+            for _ in range(2):  # the second time none is missing
+                with contextlib.closing(connect(file)) as connection:
+                    assert connection.execute("SELECT base_url, colour FROM targets").fetchall() == expected
+                    assert pragma(connection, "user_version") == len(MIGRATIONS) + 1
 
     def test_a_step_that_fails_leaves_the_version_before_it(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         make(path)
@@ -96,19 +97,6 @@ class TestConnect:
         with contextlib.closing(connect(path)) as connection:
             assert pragma(connection, "user_version") == len(MIGRATIONS)
             assert targets(connection) == ["https://api.example"]
-
-    def test_a_journal_of_the_first_schema_keeps_its_jobs(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        with monkeypatch.context() as patch:
-            patch.setattr(database, "MIGRATIONS", ("0001.sql",))
-            make(path)
-            with edited(path) as connection:
-                connection.execute(
-                    "INSERT INTO jobs "
-                    "(target_id, pack_id, key, revision, locator, file_name, state, admitted_at, run_id) "
-                    "VALUES (1, 'pack-1', 'key', 1, 'a.jpg', 'a.jpg', 'added', 1.0, 'run-1')"
-                )
-        with contextlib.closing(connect(path)) as connection:
-            assert connection.execute("SELECT state, copies_deleted FROM jobs").fetchall() == [("added", 0)]
 
     def test_a_newer_version(self, path: Path) -> None:
         make(path)

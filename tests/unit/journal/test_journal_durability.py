@@ -8,7 +8,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from journal_samples import RUN, SUMMARY, TARGET, candidate, changes_to, child, job_in, line_of, stored
+from journal_samples import PACK, RUN, SUMMARY, TARGET, candidate, changes_to, child, job_in, line_of, stored
 
 from ingest.errors import MachineError
 from ingest.journal.base import Claimed, Known, Selection
@@ -86,7 +86,7 @@ async def test_a_process_that_only_opened_it_may_die_too(tmp_path: Path) -> None
         writer.wait()
     async with SqliteJournal.open(path, TARGET) as journal:
         opening = await journal.begin(RunId("run-2"), key_id="key-2", pid=2)
-    assert (list(opening.parked), opening.key_id) == ([], None)
+    assert (list(opening.parked), opening.packs) == ([], {})
 
 
 async def test_a_full_disk_is_a_clean_end_and_room_mends_it(small_disk: Path) -> None:
@@ -156,7 +156,7 @@ async def test_targets_share_a_file_and_nothing_else(tmp_path: Path) -> None:
         first = await job_in(journal, State.STORED, "a.jpg")
     async with SqliteJournal.open(path, other) as journal:
         opening = await journal.begin(RunId("run-2"), key_id="key-2", pid=1)
-        assert (list(opening.parked), opening.key_id, list(opening.packs)) == ([], None, [])
+        assert (list(opening.parked), opening.packs) == ([], {})
         (admission,) = await journal.admit(RunId("run-2"), [candidate("a.jpg")])
         assert isinstance(admission, Claimed)
         assert await journal.find_equal(admission.record, stored(first).inspection.fingerprint) is None
@@ -164,7 +164,7 @@ async def test_targets_share_a_file_and_nothing_else(tmp_path: Path) -> None:
     async with SqliteJournal.open(path, TARGET) as journal:
         opening = await journal.begin(RunId("run-3"), key_id="key-1", pid=1)
         assert [record.job_id for record in opening.parked] == [first.job_id]
-        assert opening.key_id == "key-1"
+        assert opening.packs == {PACK: "key-1"}  # the second key has it at the other target
 
 
 async def test_an_end_without_end_loses_nothing_that_was_submitted(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from ingest.journal.base import (
     AuditClosed,
     Candidate,
     Claimed,
+    Condemned,
     Inspection,
     Joined,
     Known,
@@ -54,6 +55,7 @@ def inspection(number: int) -> Inspection:
 
 def changes(job_ids: st.SearchStrategy[JobId], urls: st.SearchStrategy[str]) -> st.SearchStrategy[Change]:
     inspections = st.integers(0, 2).map(inspection)
+    image_ids = st.sampled_from(["image-1", "image-2", '"idé'])
     return st.one_of(
         st.builds(base.Tested, job_id=job_ids),
         st.builds(Spent, job_id=job_ids, attempts=st.integers(1, 9), reason=st.just("http_500")),
@@ -66,10 +68,12 @@ def changes(job_ids: st.SearchStrategy[JobId], urls: st.SearchStrategy[str]) -> 
             outcome=st.sampled_from(Outcome),
             reason=st.none() | st.just("a_reason"),
             inspection=st.none() | inspections,
+            image_id=st.none() | image_ids,
             was_found=st.booleans(),
         ),
         st.builds(Released, job_id=job_ids),
-        st.builds(AuditClosed, job_id=job_ids, copies_deleted=st.integers(0, 2)),
+        st.builds(Condemned, job_id=job_ids, image_ids=st.lists(image_ids, min_size=1, max_size=2).map(tuple)),
+        st.builds(AuditClosed, job_id=job_ids, image_id=st.none() | image_ids),
         st.builds(base.Missed, job_id=job_ids),
         st.builds(base.Sighted, job_id=job_ids),
         st.builds(base.Doubted, job_id=job_ids),
@@ -167,9 +171,16 @@ class TestOneRecord:
             assert before.state is not State.STORED
         if after.audit_is_open and not before.audit_is_open:
             assert isinstance(step, Resent | base.Doubted)
-        # What was deleted stays counted, and only audits delete.
-        assert after.copies_deleted >= before.copies_deleted
-        assert after.copies_deleted == before.copies_deleted or isinstance(step, AuditClosed)
+        # What was condemned stays so, and nothing is while an add may be on its way.
+        assert after.condemned[: len(before.condemned)] == before.condemned
+        if after.condemned != before.condemned:
+            assert isinstance(step, Condemned)
+            assert after == replace(before, condemned=before.condemned + step.image_ids)
+            assert before.state in {State.PARKED, *OUTCOMES}
+        # The journal goes on naming a copy, another one where an audit left that.
+        if after.image_id != before.image_id:
+            assert isinstance(step, AuditClosed | Settled)
+            assert after.image_id == step.image_id is not None
         # Who it is never changes.
         identity = ("job_id", "pack_id", "key", "revision", "admitted_at")
         assert [getattr(after, name) for name in identity] == [getattr(before, name) for name in identity]
@@ -227,7 +238,7 @@ class TestTwoStores:
             st.tuples(st.just("resume"), st.tuples(st.integers(0, 3), st.integers(1, 3))),
             st.tuples(st.just("find_equal"), st.tuples(job_ids, st.integers(0, 2))),
             st.tuples(st.just("page"), st.tuples(st.sampled_from(State), st.integers(0, 3), st.integers(1, 3))),
-            st.tuples(st.just("filled"), st.none()),
+            st.tuples(st.just("packs"), st.none()),
             st.tuples(st.just("begin"), st.none()),
             st.tuples(st.just("end"), st.none()),
         )
@@ -269,8 +280,7 @@ class TestTwoStores:
                 return (
                     [self.timeless(record) for record in opening.parked],
                     [self.timeless(record) for record in opening.audits],
-                    opening.key_id,
-                    list(opening.packs),
+                    opening.packs,
                 )
             case "admit":
                 return [self.admission(admission) for admission in await journal.admit(run_id, argument)]
@@ -293,9 +303,8 @@ class TestTwoStores:
                 state, after, limit = argument
                 found = await journal.page(PACK, state, after=JobId(after), limit=limit)
                 return [self.timeless(record) for record in found]
-            case "filled":
-                filled = await journal.filled()
-                return (set(filled.packs), filled.key_id)
+            case "packs":
+                return await journal.packs()
             case _:
                 return await journal.end(run_id, SUMMARY)
 

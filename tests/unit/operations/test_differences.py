@@ -88,8 +88,8 @@ def test_a_pack_may_have_it_under_the_servers_name(
         (What.DOUBLED, job(adds_sent=2), Doubted(job_id=JobId(1))),
         (What.DOUBLED, job(adds_sent=1), None),  # somebody else added the second one
         (What.DOUBLED, job(adds_sent=2, audit_is_open=True), None),  # a debt already
-        (What.DOUBLED, job(adds_sent=2, copies_deleted=1), None),  # both adds are accounted for
-        (What.DOUBLED, job(adds_sent=3, copies_deleted=1), Doubted(job_id=JobId(1))),
+        (What.DOUBLED, job(adds_sent=2, condemned=("image-1",)), None),  # both adds are accounted for
+        (What.DOUBLED, job(adds_sent=3, condemned=("image-1",)), Doubted(job_id=JobId(1))),
     ],
 )
 def test_what_the_journal_is_told(what: What, record: Record, expected: object) -> None:
@@ -99,15 +99,15 @@ def test_what_the_journal_is_told(what: What, record: Record, expected: object) 
 @pytest.mark.parametrize("state", COMPARED)
 @pytest.mark.parametrize("held", [{}, {OURS: 1}, {OURS: 2}, {OURS: 9}])
 @pytest.mark.parametrize("adds_sent", [1, 2, 5])
-@pytest.mark.parametrize("copies_deleted", [0, 1])
+@pytest.mark.parametrize("condemned", [(), ("image-1",)])
 def test_whatever_is_told_can_happen_and_leaves_a_debt(
-    state: State, held: dict[str, int], adds_sent: int, copies_deleted: int
+    state: State, held: dict[str, int], adds_sent: int, condemned: tuple[str, ...]
 ) -> None:
     # What is stored was sent once, or owes the audit that a second add opens.
     record = job(
         state,
         adds_sent=adds_sent,
-        copies_deleted=copies_deleted,
+        condemned=condemned,
         audit_is_open=state is State.STORED and adds_sent > 1,
     )
     for change in [change for difference in differences(record, held) if (change := mend(difference)) is not None]:
@@ -116,11 +116,11 @@ def test_whatever_is_told_can_happen_and_leaves_a_debt(
 
 
 @pytest.mark.parametrize(
-    ("copies", "adds_sent", "copies_deleted", "expected"),
+    ("copies", "adds_sent", "condemned", "expected"),
     [(0, 1, 0, 0), (1, 5, 0, 0), (2, 1, 0, 0), (2, 2, 0, 1), (9, 3, 0, 2), (9, 3, 1, 1), (9, 3, 2, 0), (2, 2, 5, 0)],
 )
-def test_how_many_copies_may_go(copies: int, adds_sent: int, copies_deleted: int, expected: int) -> None:
-    assert surplus(copies, adds_sent=adds_sent, copies_deleted=copies_deleted) == expected
+def test_how_many_copies_may_go(copies: int, adds_sent: int, condemned: int, expected: int) -> None:
+    assert surplus(copies, adds_sent=adds_sent, condemned=condemned) == expected
 
 
 def test_a_job_without_a_url_has_no_copies() -> None:

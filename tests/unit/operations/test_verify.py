@@ -17,7 +17,7 @@ from ingest.operations import verify
 from ingest.operations.verify import Report, Verification
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Sequence
+    from collections.abc import Callable, Container, Mapping
 
     from ingest.journal.base import Record
 
@@ -45,8 +45,8 @@ class World:
     payments: int = 0
     settle_delay_s: float = 0.0
 
-    def remember(self, filled: Sequence[PackId], *, key_id: str | None) -> None:
-        self.remembered.append((list(filled), key_id))
+    def remember(self, packs: Mapping[PackId, str]) -> None:
+        self.remembered.append(list(packs.items()))
 
     async def scan(self, pack_id: PackId, wanted: Container[str]) -> PackScan | None:
         began_at = time.monotonic()
@@ -110,7 +110,7 @@ async def test_packs_are_read_once_each_and_page_by_page(world: World, monkeypat
 
     assert told(report) == [("doubled", "1.png", False), ("missing", "2.png", False)]
     assert (report.checked, report.packs, report.exit_code, world.reads) == (6, 2, 1, [OTHER, PACK])
-    assert world.remembered == [([OTHER, PACK], "key-1")]
+    assert world.remembered == [[(OTHER, "key-1"), (PACK, "key-1")]]
     assert (world.states(), world.payments) == (["added"] * 6, 0)
 
 
@@ -146,10 +146,11 @@ async def test_what_nobody_sent_is_not_read_for(world: World) -> None:
 
     report = await world.comparison().compare()
 
-    assert (report.checked, report.exit_code, world.reads) == (0, 0, [])
+    assert (report.checked, report.packs, report.exit_code, world.reads) == (0, 1, 0, [])
 
 
 async def test_a_pack_that_the_journal_does_not_know(world: World) -> None:
+    await world.add("a.png")
     with pytest.raises(UsageError, match="no-such-pack"):
         await world.comparison().compare(PackId("no-such-pack"))
 

@@ -99,7 +99,8 @@ async def test_a_doubt_deletes_what_two_adds_account_for_and_never_more(system, 
         await pay(system)
         assert len(pack.images) == left
     assert model.count(DELETE) == 1
-    assert system.journal.records()[0].copies_deleted == 1
+    # The surplus one, once; what the audits left is the first, which the journal names.
+    assert (record.condemned, system.journal.records()[0].image_id) == (("copy-1",), pack.images[0][0])
 
 
 # Packs as a command sees them.
@@ -149,6 +150,24 @@ async def test_a_404_that_is_not_confirmed_tells_nothing(model):
 async def test_a_key_that_sees_none_of_the_packs_is_refused(model):
     model.packs["pack-1"].is_ours = False
     async with view(model) as packs:
-        packs.remember([PACK], key_id="another")
+        packs.remember({PACK: "another"})
         with pytest.raises(Refused, match="another workspace"):
             await packs.scan(PACK, set())
+
+
+@pytest.mark.parametrize("key_id", ["tester", "another"])
+async def test_a_pack_that_is_gone_or_hidden_is_no_refusal_to_a_key_that_has_packs_here(model, key_id):
+    del model.packs["pack-1"]
+    async with view(model) as packs:
+        packs.remember({PACK: key_id, PackId("pack-2"): "tester"})
+        assert await packs.scan(PACK, set()) is None
+
+
+async def test_where_the_api_does_not_tell_a_command_ends_and_says_nothing_of_the_pack(model):
+    model.next(READ, refused(404, "not_found"))
+    model.always(READ, refused(409))
+    async with view(model) as packs:
+        packs.remember({PACK: "tester"})
+        with pytest.raises(GaveUp) as raised:
+            await packs.scan(PACK, set())
+    assert raised.value.hint == "Run the same command again."

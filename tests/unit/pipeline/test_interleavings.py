@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import signal
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import anyio
 import pytest
 from pipeline_model import (
     FLOW,
+    Late,
     ListSource,
     Stall,
     System,
@@ -18,6 +23,7 @@ from pipeline_model import (
     picture,
     pictures,
     refused,
+    silence,
     until,
 )
 
@@ -30,7 +36,8 @@ from ingest.pipeline import work
 from ingest.policy.lifecycle import OUTCOMES, State
 from ingest.settings import RunSettings
 
-ADD, PUT = Operation.ADD_IMAGE, Operation.PUT_FILE
+ADD, PUT, DELETE = Operation.ADD_IMAGE, Operation.PUT_FILE, Operation.DELETE_IMAGE
+RESERVE = Operation.UPLOAD_FILE
 
 
 def urls(model) -> list[str]:
@@ -302,3 +309,203 @@ async def test_what_an_earlier_run_rejected_does_not_count_against_this_one(syst
     good = pictures(tmp_path, 20)
     summary = await system.run(ListSource(named(*bad, *good), batch_size=2), run=RunSettings(max_rejected=2))
     assert (summary.added, summary.rejected) == (20, 2)
+
+
+# Lookups and audits beside each other.
+
+
+class Scripted:
+    """What becomes of each add of an image, by its file's name and the number of the add."""
+
+    def __init__(self, **fates) -> None:
+        self.fates = fates
+        self.adds = Counter()
+
+    async def __call__(self, call, do):
+        name = Path(json.loads(call.body)["file_name"]).stem
+        self.adds[name] += 1
+        fates = self.fates[f"image_{name}"]
+        fate = fates[min(self.adds[name], len(fates)) - 1]
+        return do() if fate is None else await fate(call, do)
+
+
+async def test_an_audit_is_not_closed_by_a_read_that_began_before_its_last_add(system, model, tmp_path):
+    """While another job's surplus copy is being deleted, this one is added again: the read says nothing of that."""
+    first, second = pictures(tmp_path, 2)
+    late_first, late_second = Late(), Late()
+    adds = Scripted(image_00000=[late_first, None], image_00001=[late_second, silence(), None])
+    model.always(ADD, adds)
+    async with system.assembled() as pipeline, anyio.create_task_group() as tasks:
+        tasks.start_soon(pipeline.run, [ListSource(named(first, second))])
+        await until(lambda: adds.adds.total() == 4)
+        system.stop.signalled(signal.SIGTERM)
+    assert all(record.audit_is_open for record in system.journal.records())
+    late_first.land()
+    model.next(DELETE, stall := Stall())
+    async with system.assembled() as pipeline, anyio.create_task_group() as tasks:
+        tasks.start_soon(pipeline.run, [])
+        await stall.came.wait()
+        for _ in range(50):
+            await anyio.lowlevel.checkpoint()
+        stall.go.set()
+        await until(lambda: adds.adds["00001"] == 3)
+        late_second.land()
+    assert len(urls(model)) == len(set(urls(model))) == 2
+
+
+@pytest.mark.parametrize("failure", [refused(500), refused(500, effect=True), silence(effect=True)])
+async def test_no_more_copies_are_deleted_than_were_added_whatever_became_of_a_delete(system, model, tmp_path, failure):
+    late = Late()
+    model.next(ADD, late, late, None)
+    model.next(DELETE, None, failure)
+    async with system.assembled() as pipeline, anyio.create_task_group() as tasks:
+        tasks.start_soon(pipeline.run, [ListSource(named(*pictures(tmp_path, 1)))])
+        await until(lambda: bool(system.settled))
+        late.land()
+        model.packs["pack-1"].images.append(("by-a-person", urls(model)[0]))
+    (record,) = system.journal.records()
+    assert record.adds_sent == 3
+    assert len(urls(model)) == 2  # of four copies two may go
+
+
+async def test_the_journal_names_the_copy_that_an_audit_left(system, model, tmp_path):
+    late = Late()
+    model.next(ADD, late, None)
+    async with system.assembled() as pipeline, anyio.create_task_group() as tasks:
+        tasks.start_soon(pipeline.run, [ListSource(named(*pictures(tmp_path, 1)))])
+        await until(lambda: bool(system.settled))
+        late.land()
+        model.packs["pack-1"].images.reverse()  # the late one is the older one
+    assert [system.journal.records()[0].image_id] == [image_id for image_id, _ in model.packs["pack-1"].images]
+
+
+async def test_an_equal_image_that_may_yet_be_found_goes_before(system, model, tmp_path):
+    """Two equal jobs, parked one after the other: what is absent waits for what may have been added."""
+    paths = pictures(tmp_path, 2, kinds=1)
+    model.always(ADD, refused(500))
+    assert (await system.run(ListSource(named(*paths)))).failed == 2
+    model.always(ADD, None)
+    model.packs["pack-1"].images.append(("late", system.journal.records()[1].url))  # later than anybody looked
+    summary = await system.run(ListSource(named(*paths)))
+    assert (summary.added, summary.duplicate) == (1, 1)
+    assert len(urls(model)) == 1
+
+
+# Keys and packs.
+
+
+def another_workspace(system, model, *, is_public: bool = False):
+    """From here on the key is one of another workspace, which has a pack of its own."""
+    model.packs["pack-1"].is_ours = False
+    model.packs["pack-1"].is_public = is_public
+    system.api = replace(system.api, key="other.secret")
+    return model.add_pack("Second")
+
+
+def back_to_the_first(system, model, theirs) -> None:
+    model.packs["pack-1"].is_ours, theirs.is_ours = True, False
+    system.api = replace(system.api, key="tester.secret")
+
+
+async def test_what_another_key_left_parked_waits_for_that_key(system, model, tmp_path):
+    first, parked = pictures(tmp_path, 2)
+    await system.run(ListSource(named(first)))
+    model.next(ADD, silence())
+    async with (
+        system.assembled(flow=replace(FLOW, settle_delay_s=3600.0)) as pipeline,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(pipeline.run, [ListSource(named(parked))])
+        await until(lambda: pipeline.snapshot().parked == 1)
+        system.stop.signalled(signal.SIGTERM)
+    theirs = another_workspace(system, model)
+    (tmp_path / "new").mkdir()
+    new = pictures(tmp_path / "new", 2, start=100)
+    for _ in range(2):
+        summary = await system.run(ListSource(named(*new)), run=RunSettings(pack="Second"))
+        assert summary.exit_code == 75
+    back_to_the_first(system, model, theirs)
+    summary = await system.run(ListSource(named(first, parked)), run=RunSettings(pack="pack-1"))
+    assert (summary.added + summary.duplicate, summary.exit_code) == (2, 0)
+    assert len(urls(model)) == 2
+
+
+async def test_what_another_key_left_pending_waits_for_that_key(system, model, tmp_path):
+    paths = pictures(tmp_path, 6)
+    model.next(RESERVE, None, stall := Stall())
+    async with (
+        system.assembled(flow=replace(FLOW, drain_timeout_s=0.0)) as pipeline,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(pipeline.run, [ListSource(named(*paths))])
+        await stall.came.wait()
+        await until(lambda: len(urls(model)) >= 1)
+        system.stop.signalled(signal.SIGINT)
+    pending = sum(record.state is State.PENDING for record in system.journal.records())
+    assert pending
+    theirs = another_workspace(system, model)
+    (tmp_path / "new").mkdir()
+    new = pictures(tmp_path / "new", 2, start=100)
+    assert (await system.run(ListSource(named(*new)), run=RunSettings(pack="Second"))).added == 2
+    uploads = model.count(PUT)
+    summary = await system.run()
+    assert (summary.rejected, summary.pending, summary.exit_code) == (0, pending, 75)
+    assert model.count(PUT) <= uploads + FLOW.concurrency  # those that came before the first answer
+    back_to_the_first(system, model, theirs)
+    assert (await system.run(run=RunSettings(pack="pack-1"))).exit_code == 0
+    assert len(urls(model)) == 6
+
+
+async def test_a_copy_that_this_key_may_not_delete_stays_owed(system, model, tmp_path):
+    late = Late()
+    model.next(ADD, late, None)
+    async with system.assembled() as pipeline, anyio.create_task_group() as tasks:
+        tasks.start_soon(pipeline.run, [ListSource(named(*pictures(tmp_path, 1)))])
+        await until(lambda: bool(system.settled))
+        system.stop.signalled(signal.SIGTERM)
+    late.land()
+    theirs = another_workspace(system, model, is_public=True)
+    (tmp_path / "new").mkdir()
+    new = pictures(tmp_path / "new", 2, start=100)
+    assert (await system.run(ListSource(named(*new)), run=RunSettings(pack="Second"))).exit_code == 75
+    assert system.journal.records()[0].audit_is_open
+    back_to_the_first(system, model, theirs)
+    assert (await system.run(run=RunSettings(pack="pack-1"))).exit_code == 0
+    assert len(urls(model)) == 1
+
+
+async def test_the_audit_of_a_pack_that_was_filled_long_ago_and_is_gone_ends(system, model, tmp_path):
+    paths = pictures(tmp_path, 13)
+    slow = replace(FLOW, settle_delay_s=3600.0)
+    model.next(ADD, silence(), None)
+    async with system.assembled() as pipeline, anyio.create_task_group() as tasks:
+        tasks.start_soon(pipeline.run, [ListSource(named(paths[0]))])
+        await until(lambda: bool(system.settled))
+        system.stop.signalled(signal.SIGTERM)
+    assert system.journal.records()[0].audit_is_open
+    for number, path in enumerate(paths[1:], start=2):
+        pack = model.add_pack(f"pack {number}")
+        settled = len(system.settled)
+        async with (
+            system.assembled(flow=slow, run=RunSettings(pack=pack.pack_id)) as pipeline,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(pipeline.run, [ListSource(named(path))])
+            await until(lambda before=settled: len(system.settled) > before)
+            system.stop.signalled(signal.SIGTERM)
+    del model.packs["pack-1"]
+    assert (await system.run()).exit_code == 0
+    assert not system.journal.records()[0].audit_is_open
+
+
+async def test_a_pack_that_is_renamed_as_it_is_looked_for_is_not_gone(system, model, tmp_path):
+    model.next(ADD, None, refused(404, "not_found"))
+
+    async def rename(_call, do):
+        if model.count(ADD) >= 2:
+            model.packs["pack-1"].name = "Another"
+        return do()
+
+    model.always(Operation.LIST_PACKS, rename)
+    summary = await system.run(ListSource(named(*pictures(tmp_path, 30))))
+    assert (summary.added, summary.rejected) == (30, 0)

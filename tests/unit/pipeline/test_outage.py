@@ -11,13 +11,15 @@ import anyio
 import pytest
 from pipeline_model import FLOW, ListSource, Model, System, check, named, pictures, refused, silence, until
 
-from ingest.model import Lane
+from ingest.errors import ImageUnreadable
+from ingest.model import Lane, Operation
+from ingest.settings import RunSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from pipeline_model import Step
+    from pipeline_model import Do, Step, Tracked
 
     from ingest.api.transport import Answer, Call
     from ingest.model import Summary
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 CONCURRENCY, MAX_ATTEMPTS = 16, 8
 THRESHOLD = 2 * MAX_ATTEMPTS  # as the gate has it
 BASE_S, CAP_S = 0.01, 0.04
+GIVE_UP_S = 0.3
 
 
 class Away(Model):
@@ -115,3 +118,49 @@ async def test_an_outage_spends_no_attempt(tmp_path: Path) -> None:
         model.begin_anew(None)
     assert not any(record.attempts for record in system.journal.records())
     assert pipeline.snapshot().pending == 0
+
+
+async def test_a_lane_that_has_nothing_to_do_is_not_given_up(model: Model, system: System, tmp_path: Path) -> None:
+    paths = pictures(tmp_path, 2)
+    silent_s = 0.0
+
+    async def fails_then_is_gone(call: Call, do: Do) -> Answer:
+        model.always(Operation.PUT_FILE, is_gone)
+        return await silence()(call, do)
+
+    async def is_gone(_call: Call, _do: Do) -> Answer:
+        raise ImageUnreadable("gone", reason="missing")
+
+    class Slow(ListSource):
+        async def _batches(self) -> AsyncIterator[list[Tracked]]:
+            nonlocal silent_s
+            yield self.deliveries[:1]
+            gate = pipeline._account.gates[Lane.STORAGE]
+            # The storage failed once and has nothing to do since, for longer than is waited for.
+            await until(lambda: gate.breaker.silent_since is not None and not gate.is_wanted)
+            assert gate.breaker.silent_since is not None
+            await anyio.sleep(2.0 * GIVE_UP_S)
+            silent_s = time.monotonic() - gate.breaker.silent_since
+            model.always(Operation.PUT_FILE, None)
+            yield self.deliveries[1:]
+
+    model.always(Operation.PUT_FILE, fails_then_is_gone)
+    async with system.assembled(flow=replace(FLOW, give_up_after_s=GIVE_UP_S)) as pipeline:
+        summary = await pipeline.run([Slow(named(*paths))])
+    assert silent_s > GIVE_UP_S
+    assert (summary.added, summary.failed, summary.exit_code) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("operation", [Operation.UPLOAD_FILE, Operation.PUT_FILE, Operation.GET_PACK])
+async def test_a_lane_whose_requests_back_off_is_given_up(
+    model: Model, system: System, tmp_path: Path, operation: Operation
+) -> None:
+    model.next(Operation.ADD_IMAGE, silence())  # so that its pack is read
+    model.always(operation, silence())
+    # Nearly all the time is back-off, of the request itself or of the pack's reads.
+    flow = replace(FLOW, give_up_after_s=GIVE_UP_S, backoff_base_s=0.1, backoff_cap_s=0.1, max_attempts=1000)
+    run = RunSettings(pack="Motivation")
+    summary = await system.run(ListSource(named(*pictures(tmp_path, 1))), flow=flow, run=run)
+    assert (summary.exit_code, summary.pending) == (75, 1)
+    assert summary.error is not None
+    assert summary.error.code == "unreachable"

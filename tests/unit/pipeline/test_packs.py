@@ -1,4 +1,4 @@
-"""Packs by id or name: found, made, or told why not; and found gone."""
+"""Packs by id or name: found, made, or told why not; and found gone, or hidden from the key."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pipeline_model import FLOW, Late, Stall, page, refused, silence
 
 from ingest.api.client import PacksClient
 from ingest.api.credentials import Credentials
-from ingest.errors import Fatal, UsageError
+from ingest.errors import Fatal, GaveUp, Retryable, UsageError
 from ingest.model import Lane, Operation
 from ingest.pipeline.gate import Gate, GatedTransport
 from ingest.pipeline.guard import Guard
-from ingest.pipeline.packs import Packs
+from ingest.pipeline.packs import Packs, Sight
 from ingest.pipeline.retry import Retrying
 from ingest.pipeline.scope import Scope
 from ingest.pipeline.stop import Stop
@@ -186,73 +186,155 @@ async def test_a_lookup_that_is_cancelled_leaves_the_rest_free(model, packs):
     assert (await packs.resolve("Motivation", create=False)).pack_id == ID
 
 
-# Gone.
+# Out of sight.
 
 
-async def test_a_pack_that_is_gone_is_asked_for_once(model, packs):
-    assert await packs.is_gone("gone")
+KEY = "tester"  # the public part of the key in use
+
+
+async def test_a_pack_that_this_key_saw_is_gone_and_asked_for_once(model, packs):
+    packs.remember({"gone": KEY})
+    assert packs.known_sight("gone") is Sight.SEEN  # nobody has looked
+    assert await packs.sight("gone") is Sight.GONE
     requests = len(model.log)
-    assert await packs.is_gone("gone")
-    assert packs.is_known_gone("gone")
+    assert await packs.sight("gone") is packs.known_sight("gone") is Sight.GONE
     assert len(model.log) == requests
+
+
+async def test_a_pack_that_this_key_never_saw_is_hidden_and_asked_for_once(model, packs):
+    packs.remember({"theirs": "former", "ours": KEY})
+    for pack_id in ("theirs", "unheard-of"):
+        assert await packs.sight(pack_id) is Sight.HIDDEN
+        requests = len(model.log)
+        assert await packs.sight(pack_id) is packs.known_sight(pack_id) is Sight.HIDDEN
+        assert len(model.log) == requests
 
 
 async def test_a_404_in_passing_is_no_last_word(model, packs):
     pack = add(model, ID, "Motivation")
-    assert not await packs.is_gone(ID)
-    assert not packs.is_known_gone(ID)
+    packs.remember({ID: KEY})
+    assert await packs.sight(ID) is packs.known_sight(ID) is Sight.SEEN
     del model.packs[pack.pack_id]
-    assert await packs.is_gone(ID)
+    assert await packs.sight(ID) is Sight.GONE
 
 
-async def test_a_pack_that_is_only_public_any_more_is_gone(model, packs):
+async def test_a_pack_that_was_resolved_has_been_seen(model, packs):
+    pack = add(model, ID, "Motivation")
+    await packs.resolve("Motivation", create=False)
+    del model.packs[pack.pack_id]
+    assert await packs.sight(ID) is Sight.GONE
+
+
+@pytest.mark.parametrize(("seen_by", "sight"), [(KEY, Sight.GONE), ("former", Sight.HIDDEN)])
+async def test_a_pack_that_is_only_public_any_more_is_out_of_sight(model, packs, seen_by, sight):
     add(model, ID, "Motivation", is_ours=False, is_public=True)
-    assert await packs.is_gone(ID)
+    packs.remember({ID: seen_by, "another": KEY})
+    assert await packs.sight(ID) is sight
+
+
+async def test_a_pack_that_is_renamed_between_the_two_requests_of_a_look_is_not_lost(model, packs):
+    pack = add(model, ID, "Motivation")
+    packs.remember({ID: KEY})
+
+    async def rename(_call, do):
+        pack.name = f"{pack.name} 2"
+        return do()
+
+    model.next(Operation.LIST_PACKS, rename, rename)
+    assert await packs.sight(ID) is packs.known_sight(ID) is Sight.SEEN
+    assert (await packs.resolve(ID, create=False)).name == "Motivation 2 2"
+
+
+async def test_a_pack_that_is_deleted_between_the_two_requests_of_a_look_is_gone(model, packs):
+    pack = add(model, ID, "Motivation")
+    packs.remember({ID: KEY})
+
+    async def delete(_call, do):
+        del model.packs[pack.pack_id]
+        return do()
+
+    model.next(Operation.LIST_PACKS, delete)
+    assert await packs.sight(ID) is Sight.GONE
+
+
+@pytest.mark.parametrize("operation", [Operation.GET_PACK, Operation.LIST_PACKS])
+async def test_where_the_api_does_not_tell_nothing_is_known(model, packs, operation):
+    pack = add(model, ID, "Motivation")
+    packs.remember({ID: KEY})
+    model.always(operation, refused(409))
+    with pytest.raises(Retryable):
+        await packs.sight(ID)
+    assert packs.known_sight(ID) is Sight.SEEN
+    with pytest.raises(GaveUp):
+        await packs.resolve(ID, create=True)  # here a person named it, and is told
+    model.always(operation, None)
+    del model.packs[pack.pack_id]
+    assert await packs.sight(ID) is Sight.GONE
 
 
 # Another key.
 
 
-async def test_a_changed_key_that_sees_none_of_the_filled_packs_is_refused(model, packs, stop):
+@pytest.mark.parametrize("named", ["A", "a"])
+async def test_a_changed_key_that_sees_none_of_the_filled_packs_is_refused(model, packs, stop, named):
     add(model, "a", "A", is_ours=False)
     add(model, "b", "B", is_ours=False)
-    packs.remember(["a", "b"], key_id="former")
+    packs.remember({"a": "former", "b": "former"})
     with pytest.raises(Fatal) as raised:
-        await packs.resolve("A", create=True)
+        await packs.resolve(named, create=True)
     assert raised.value.reason == "wrong_scope"
     assert [reason.code for reason in stop._reasons] == ["wrong_scope"]
     assert model.count(Operation.CREATE_PACK) == 0
 
 
+async def test_ten_packs_tell_the_scope(model, packs):
+    packs.remember({f"pack-{number}": "former" for number in range(1000)})
+    with pytest.raises(Fatal, match="another workspace"):
+        await packs.sight("pack-999")
+    assert model.count(Operation.GET_PACK) == 1 + 10
+
+
 async def test_a_changed_key_that_sees_one_of_them_is_of_the_same_scope(model, packs, stop):
     add(model, "a", "A", is_ours=False)
     add(model, "b", "B")
-    packs.remember(["a", "b"], key_id="former")
+    packs.remember({"a": "former", "b": "former"})
     assert (await packs.resolve("C", create=True)).is_new
     assert not stop.is_requested
+    # What the former key saw, this one sees: it is no other scope that hides it.
+    assert await packs.sight("a") is Sight.GONE
 
 
 async def test_a_changed_key_that_saw_one_of_them_is_of_the_same_scope_though_another_is_gone(model, packs, stop):
     add(model, "a", "A")
-    packs.remember(["a", "b"], key_id="former")
+    packs.remember({"a": "former", "b": "former", "c": "of another"})
     assert (await packs.resolve("A", create=False)).pack_id == "a"
-    assert await packs.is_gone("b")
+    assert await packs.sight("b") is Sight.GONE
+    assert await packs.sight("c") is Sight.HIDDEN
+    assert not stop.is_requested
+
+
+async def test_a_key_that_the_journal_knows_is_never_refused(model, packs, stop):
+    """It has packs of its own here, though all that other keys filled are out of its sight, and its own are gone."""
+    packs.remember({"theirs": "former", "ours": KEY})
+    assert (await packs.resolve("C", create=True)).is_new
+    assert await packs.sight("theirs") is Sight.HIDDEN
+    assert await packs.sight("ours") is Sight.GONE
     assert not stop.is_requested
 
 
 async def test_under_a_key_of_another_scope_no_pack_is_gone(model, packs, stop):
     add(model, "a", "A", is_ours=False)
-    packs.remember(["a"], key_id="former")
+    packs.remember({"a": "former"})
     refusals = []
 
     async def ask() -> None:
         with pytest.raises(Fatal):
-            await packs.is_gone("a")
+            await packs.sight("a")
         refusals.append(1)
 
     async with anyio.create_task_group() as tasks:
         for _ in range(10):
             tasks.start_soon(ask)
     assert len(refusals) == 10
-    assert not packs.is_known_gone("a")
+    assert packs.known_sight("a") is Sight.SEEN
     assert {reason.code for reason in stop._reasons} == {"wrong_scope"}

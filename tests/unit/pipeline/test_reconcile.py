@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import signal
+from collections import Counter
 from dataclasses import replace
 
 import anyio
@@ -13,6 +14,7 @@ from pipeline_model import (
     Late,
     ListSource,
     Stall,
+    envelope,
     named,
     page,
     picture,
@@ -22,11 +24,13 @@ from pipeline_model import (
     until,
 )
 
-from ingest.journal.base import AuditClosed
+from ingest.journal.base import AuditClosed, Condemned
 from ingest.model import Operation
 from ingest.policy.lifecycle import State
+from ingest.settings import RunSettings
 
 ADD, READ, DELETE = Operation.ADD_IMAGE, Operation.GET_PACK, Operation.DELETE_IMAGE
+UPLOAD = Operation.UPLOAD_FILE
 
 
 def urls(model) -> list[str]:
@@ -251,6 +255,68 @@ async def test_a_run_ends_only_when_its_audits_are_durable(system, model, tmp_pa
         durable.set()
 
 
+async def test_copies_are_condemned_durably_before_the_first_of_them_is_deleted(system, model, tmp_path):
+    async def thrice(_call, do):
+        do()
+        do()
+        return do()
+
+    durable = system.journal.hold(Condemned)
+    model.next(ADD, silence(), silence(), thrice)
+    async with system.assembled(flow=replace(FLOW, max_attempts=9)) as pipeline, anyio.create_task_group() as tasks:
+        tasks.start_soon(pipeline.run, [ListSource(named(*pictures(tmp_path, 1)))])
+        await until(lambda: "Condemned" in system.journal.kinds())
+        for _ in range(50):
+            await anyio.lowlevel.checkpoint()
+        assert model.count(DELETE) == 0
+        assert len(urls(model)) == 3
+        kept, *surplus = [image_id for image_id, _ in model.packs["pack-1"].images]
+        durable.set()
+    assert [image_id for image_id, _ in model.packs["pack-1"].images] == [kept]
+    (record,) = system.journal.records()
+    assert (record.condemned, record.image_id) == (tuple(surplus), kept)
+    assert system.journal.kinds().count("Condemned") == 1
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        *(refused(500, effect=effect) for effect in (False, True)),
+        *(silence(effect=effect) for effect in (False, True)),
+        refused(404, "pack_not_found"),  # in passing: the image is there
+        refused(422),
+    ],
+)
+async def test_what_was_condemned_goes_and_nothing_in_its_place(system, model, tmp_path, step):
+    """Whatever became of the requests that deleted it, and though the next one is sent by another run."""
+
+    async def twice(_call, do):
+        do()
+        return do()
+
+    async def and_stop(call, do):
+        system.stop.signalled(signal.SIGTERM)
+        model.always(READ, silence())  # so that no read of this run tells what became of it
+        return await step(call, do)
+
+    pack = model.packs["pack-1"]
+    model.next(ADD, silence(), twice)
+    model.next(DELETE, and_stop)
+    await system.run(ListSource(named(*pictures(tmp_path, 1))))
+    model.always(READ, None)
+    (record,) = system.journal.records()
+    (condemned,) = record.condemned
+    kept = pack.images[0][0]
+    pack.images.append(("by-a-person", record.url))
+    pack.images.append(("and-another", record.url))
+    pack.images.sort(key=lambda image: image[0] != condemned)  # where it stands as the first, it goes all the same
+    assert record.audit_is_open
+    assert (await system.run()).exit_code == 0
+    assert [image_id for image_id, _ in pack.images] == [kept, "by-a-person", "and-another"]
+    (record,) = system.journal.records()
+    assert (record.condemned, record.audit_is_open, record.image_id) == ((condemned,), False, kept)
+
+
 async def test_where_the_server_names_another_url_both_are_looked_for(system, model, tmp_path):
     """The first effect lands under the server's own url, which only the second answer tells."""
     model.normalised = lambda url: f"{url}?v=1"
@@ -290,22 +356,116 @@ async def test_parked_jobs_of_a_pack_that_is_gone_are_rejected(system, model, tm
     assert {settlement.reason for settlement in system.settled} == {"pack_gone"}
 
 
-async def test_debts_that_no_source_named_are_left_alone_where_their_pack_is_out_of_sight(system, model, tmp_path):
-    await parked(system, pictures(tmp_path, 5))
+def another_scope(system, model) -> None:
+    """From here on the key is one that sees none of the packs so far, but a pack of its own."""
+    for pack in model.packs.values():
+        pack.is_ours = False
+    model.add_pack("Second")
+    system.api = replace(system.api, key="other.secret")
+
+
+def first_scope(system, model) -> None:
+    model.packs["pack-1"].is_ours, model.packs["pack-2"].is_ours = True, False
+    system.api = replace(system.api, key="tester.secret")
+
+
+async def owed_an_audit(system, model, path) -> Late:
+    """Leave the audit of this job open, whose first add is still on its way."""
+    late = Late()
+    model.next(ADD, late, None)
+    async with system.assembled() as pipeline, anyio.create_task_group() as tasks:
+        settled = len(system.settled)
+        tasks.start_soon(pipeline.run, [ListSource(named(path))])
+        await until(lambda: len(system.settled) > settled)
+        system.stop.signalled(signal.SIGTERM)
+    return late
+
+
+@pytest.mark.parametrize("count", [0, 5])
+async def test_debts_to_a_pack_in_another_scope_are_left_unpaid(system, model, tmp_path, count):
+    """An audit, and so many lookups."""
+    audited, *paths = pictures(tmp_path, 1 + count)
+    late = await owed_an_audit(system, model, audited)
+    await parked(system, paths)
+    late.land()
+    another_scope(system, model)
+    (tmp_path / "new").mkdir()
+    new = pictures(tmp_path / "new", 2, start=100)
+    for added in (2, 0):  # however often
+        summary = await system.run(ListSource(named(*new)), run=RunSettings(pack="Second"))
+        assert (summary.discovered, summary.added, summary.exit_code) == (2, added, 75)
+        records = system.journal.records()
+        assert [record.state for record in records] == [State.ADDED] + [State.PARKED] * count + [State.ADDED] * 2
+        assert [record.audit_is_open for record in records] == [True] + [False] * (count + 2)
+    first_scope(system, model)
+    summary = await system.run(ListSource(named(audited, *paths)), run=RunSettings(pack="pack-1"))
+    assert (summary.rejected, summary.failed, summary.exit_code) == (0, 0, 0)
+    assert len(urls(model)) == len(set(urls(model))) == 1 + count
+    assert not any(record.audit_is_open for record in system.journal.records())
+
+
+async def test_debts_to_a_pack_that_its_own_key_sees_no_more_are_settled(system, model, tmp_path):
+    audited, *paths = pictures(tmp_path, 6)
+    await owed_an_audit(system, model, audited)
+    await parked(system, paths)
     del model.packs["pack-1"]
     model.add_pack("Second")
     (tmp_path / "new").mkdir()
     new = pictures(tmp_path / "new", 2, start=100)
     summary = await system.run(ListSource(named(*new)))
-    # Nothing says that this key filled it: it may lie in another scope, and the run is not finished.
-    assert (summary.discovered, summary.added, summary.exit_code) == (2, 2, 75)
-    states = [record.state for record in system.journal.records()]
-    assert states == [State.PARKED] * 5 + [State.ADDED] * 2
-    # Continued as jobs of its own, they are rejected.
-    assert (await system.run()).rejected == 5
+    assert (summary.discovered, summary.added, summary.exit_code) == (2, 2, 0)
+    records = system.journal.records()
+    assert [record.state for record in records] == [State.ADDED] + [State.REJECTED] * 5 + [State.ADDED] * 2
+    assert not any(record.audit_is_open for record in records)
 
 
-async def test_who_waits_for_a_job_that_is_left_alone_has_an_outcome(system, model, tmp_path):
+async def test_a_pack_of_which_the_api_does_not_tell_is_read_again(system, model, tmp_path):
+    await parked(system, pictures(tmp_path, 3), effect=True)
+    model.next(READ, refused(404, "not_found"), *[refused(409)] * 8)  # as many as a look has patience for
+    summary = await system.run()
+    assert (summary.added, summary.exit_code) == (3, 0)
+    assert len(urls(model)) == 3
+
+
+async def test_jobs_that_a_source_named_wait_where_their_pack_is_hidden_from_a_new_key(system, model, tmp_path):
+    """The key file changes in the middle of a run, to a key that the journal knows from another scope."""
+    paths = pictures(tmp_path, 8)
+    key_file = tmp_path / "key"
+    key_file.write_text("other.secret")
+    system.api = replace(system.api, key="", key_file=str(key_file))
+    theirs = model.add_pack("Second")
+    (tmp_path / "new").mkdir()
+    new = pictures(tmp_path / "new", 1, start=100)
+    assert (await system.run(ListSource(named(*new)), run=RunSettings(pack="Second"))).added == 1
+    key_file.write_text("tester.secret")
+
+    read = Stall()
+
+    async def change_key(_call, _do):
+        key_file.write_text("other.secret")
+        read.go.set()
+        model.packs["pack-1"].is_ours, theirs.is_ours = False, True
+        return envelope(401, error_code="invalid_token")
+
+    theirs.is_ours = False
+    model.next(ADD, silence(effect=True), silence(), None, change_key)
+    model.next(READ, None, read)  # the first one finds the pack
+    source = ListSource(named(*paths))
+    summary = await system.run(source, flow=replace(FLOW, concurrency=2), run=RunSettings(pack="pack-1"))
+    assert (summary.added, summary.rejected, summary.failed, summary.pending) == (1, 0, 0, 7)
+    assert summary.exit_code == 75
+    assert sorted(delivery.told for delivery in source.deliveries) == [["added"]] + [["released"]] * 7
+    states = Counter(record.state for record in system.journal.records() if record.pack_id == "pack-1")
+    assert states == {State.ADDED: 1, State.PARKED: 2, State.PENDING: 5}
+
+    key_file.write_text("tester.secret")
+    model.packs["pack-1"].is_ours, theirs.is_ours = True, False
+    summary = await system.run(ListSource(named(*paths)), run=RunSettings(pack="pack-1"))
+    assert (summary.rejected, summary.failed, summary.pending, summary.exit_code) == (0, 0, 0, 0)
+    assert sorted(model.objects[url] for url in urls(model)) == sorted(picture(number) for number in range(8))
+
+
+async def test_who_waits_for_a_job_whose_pack_is_gone_has_an_outcome(system, model, tmp_path):
     await parked(system, pictures(tmp_path, 1))
     (tmp_path / "new").mkdir()
     (twin,) = pictures(tmp_path / "new", 1)
@@ -318,6 +478,34 @@ async def test_who_waits_for_a_job_that_is_left_alone_has_an_outcome(system, mod
         model.packs["pack-1"].is_ours = False
         read.go.set()
     assert [record.state for record in system.journal.records()] == [State.REJECTED, State.REJECTED]
+
+
+async def test_who_waits_for_a_job_that_is_left_alone_is_left_as_well(system, model, tmp_path):
+    (tmp_path / "equal").mkdir()
+    (first,), (twin,) = pictures(tmp_path, 1), pictures(tmp_path / "equal", 1)
+    model.next(UPLOAD, stall := Stall())
+    async with system.assembled() as pipeline, anyio.create_task_group() as tasks:
+        tasks.start_soon(pipeline.run, [ListSource(named(twin))])
+        await stall.came.wait()
+        system.stop.signalled(signal.SIGTERM)
+        system.stop.signalled(signal.SIGTERM)
+    await parked(system, [first])
+    another_scope(system, model)
+    async with system.assembled(run=RunSettings(pack="Second")) as pipeline:
+        await pipeline._packs.resolve("Second", create=False)  # as a source's row has it done
+        model.next(READ, read := Stall())
+        async with anyio.create_task_group() as tasks:
+            done = []
+
+            async def run() -> None:
+                done.append(await pipeline.run([]))
+
+            tasks.start_soon(run)
+            await read.came.wait()
+            await until(lambda: bool(pipeline._twins._shelves))
+            read.go.set()
+    assert [(summary.rejected, summary.exit_code) for summary in done] == [(0, 75)]
+    assert [record.state for record in system.journal.records()] == [State.PENDING, State.PARKED]
 
 
 async def test_a_stop_leaves_parked_jobs_and_audits_to_the_next_run(system, model, tmp_path):

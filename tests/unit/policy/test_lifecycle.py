@@ -125,8 +125,15 @@ def test_a_death_loses_no_add() -> None:
 
 def test_an_audit_is_not_closed_while_an_add_may_be_on_its_way() -> None:
     assert (State.STORED, Event.AUDIT) not in TABLE
-    noted = {Event.AUDIT, Event.DOUBT, Event.SPEND, Event.TEST}
+    noted = {Event.AUDIT, Event.CONDEMN, Event.DOUBT, Event.SPEND, Event.TEST}
     assert all(TABLE[pair] is pair[0] for pair in TABLE if pair[1] in noted)
+
+
+def test_copies_are_condemned_wherever_an_audit_closes() -> None:
+    condemned, closed = (
+        {state for state, event in TABLE if event is wanted} for wanted in (Event.CONDEMN, Event.AUDIT)
+    )
+    assert condemned == closed == {State.PARKED, *OUTCOMES}
 
 
 def test_an_audit_that_is_opened_can_be_closed() -> None:
