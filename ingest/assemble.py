@@ -212,6 +212,7 @@ def _pipeline(
         twins,
         recorder=metrics,
         deliveries=metrics,
+        key_id=lambda: connection.credentials.public_id,
         again=workers.give_back,
         on_settled=_told(on_settled, MaxRejected(settings.run.max_rejected, stop)),
     )
@@ -249,6 +250,7 @@ def _pipeline(
         twins=twins,
         reconciler=reconciler,
         deliveries=metrics,
+        key_id=lambda: connection.credentials.public_id,
         ready=workers.give,
     )
     deliver = Deliver(

@@ -98,6 +98,7 @@ class Candidate:
     locator: Locator
     file_name: str
     stamp: FileStamp | None
+    key_id: str | None = None  # public part of the key that sees the pack; None: the one that the run began with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +194,7 @@ class Settled:
     image_id: str | None = None
     answered_url: str | None = None
     was_found: bool = False
+    key_id: str | None = None  # public part of the key that it was added with; None: the one that the run began with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

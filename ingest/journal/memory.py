@@ -50,7 +50,7 @@ class MemoryJournal:
     async def admit(self, run_id: RunId, candidates: Sequence[Candidate]) -> Sequence[Admission]:
         """See `Journal.admit`."""
         for candidate in candidates:
-            self._reach(candidate.pack_id)
+            self._reach(candidate.pack_id, candidate.key_id)
         return [self._admit_one(run_id, candidate) for candidate in candidates]
 
     async def resume(self, run_id: RunId, *, after: JobId, limit: int) -> Sequence[Record]:
@@ -90,13 +90,14 @@ class MemoryJournal:
     def _apply(self, change: Change) -> Record:
         record = rules.apply(self._records[change.job_id], change, now=time.time(), run_id=self._run_id)
         if rules.reaches_pack(change):
-            self._reach(record.pack_id)
+            self._reach(record.pack_id, change.key_id)
         return self._put(record)
 
-    def _reach(self, pack_id: PackId) -> None:
-        before = self._packs.setdefault(pack_id, self._key_id)
-        if before != self._key_id:  # of one scope: what that one saw, this one sees
-            self._packs = {known: self._key_id if by == before else by for known, by in self._packs.items()}
+    def _reach(self, pack_id: PackId, key_id: str | None) -> None:
+        key_id = self._key_id if key_id is None else key_id
+        before = self._packs.setdefault(pack_id, key_id)
+        if before != key_id:  # of one scope: what that one saw, this one sees
+            self._packs = {known: key_id if by == before else by for known, by in self._packs.items()}
 
     def _admit_one(self, run_id: RunId, candidate: Candidate) -> Admission:
         number = self._latest.get((candidate.pack_id, candidate.key))

@@ -6,7 +6,7 @@ Pure: a store loads a record, asks here what it becomes, and writes that. What a
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import TYPE_CHECKING, Final, TypeGuard, assert_never
 
 from ingest.journal.base import (
     QUARANTINED,
@@ -170,8 +170,8 @@ def recover(record: Record, *, now: float) -> Record:
     return replace(record, state=_moved(record, Event.DIE), deaths=record.deaths + 1)
 
 
-def reaches_pack(change: Change) -> bool:
-    """Whether this run's key may change the job's pack: an add of it was answered with success."""
+def reaches_pack(change: Change) -> TypeGuard[Settled]:
+    """Whether the change's key may change the job's pack: an add with it was answered with success."""
     return isinstance(change, Settled) and change.outcome is Outcome.ADDED and not change.was_found
 
 

@@ -120,8 +120,8 @@ class SqliteJournal:
         """See `Journal.admit`."""
 
         def work(connection: sqlite3.Connection) -> list[Admission]:
-            for pack_id in {candidate.pack_id for candidate in candidates}:
-                self._reach(connection, pack_id)
+            for pack_id, key_id in dict.fromkeys((candidate.pack_id, candidate.key_id) for candidate in candidates):
+                self._reach(connection, pack_id, key_id)
             return [self._admit_one(connection, run_id, candidate) for candidate in candidates]
 
         return await self._commits.submit(work)
@@ -158,7 +158,7 @@ class SqliteJournal:
             after = rules.apply(before, change, now=time.time(), run_id=self._run_id)
             update(connection, before, after)
             if rules.reaches_pack(change):
-                self._reach(connection, after.pack_id)
+                self._reach(connection, after.pack_id, change.key_id)
             return after
 
         return self._commits.submit(work)
@@ -187,13 +187,14 @@ class SqliteJournal:
             lambda connection: self._select(connection, statement, self._target_id, pack_id, state.value, after, limit)
         )
 
-    def _reach(self, connection: sqlite3.Connection, pack_id: PackId) -> None:
-        """The run's key sees the pack. Where another key did, they are of one scope: it sees what that one saw."""
+    def _reach(self, connection: sqlite3.Connection, pack_id: PackId, key_id: str | None) -> None:
+        """The key sees the pack. Where another key did, they are of one scope: it sees what that one saw."""
+        key_id = self._key_id if key_id is None else key_id
         row = connection.execute(_SEEN_BY, (self._target_id, pack_id)).fetchone()
         if row is None:
-            connection.execute(_FIRST_SEEN, (self._target_id, pack_id, self._key_id))
-        elif row[0] != self._key_id:
-            connection.execute(_SEEN_BY_ANOTHER, (self._key_id, self._target_id, row[0]))
+            connection.execute(_FIRST_SEEN, (self._target_id, pack_id, key_id))
+        elif row[0] != key_id:
+            connection.execute(_SEEN_BY_ANOTHER, (key_id, self._target_id, row[0]))
 
     def _known_packs(self, connection: sqlite3.Connection) -> Mapping[PackId, str]:
         return {PackId(pack_id): key_id for pack_id, key_id in connection.execute(_PACKS, [self._target_id])}

@@ -53,6 +53,7 @@ class Feed:
         twins: Twins,
         reconciler: Reconciler,
         deliveries: DeliveryRecorder,
+        key_id: Callable[[], str],
         ready: Callable[[Work], Awaitable[None]],
     ) -> None:
         self._settings = settings
@@ -64,6 +65,7 @@ class Feed:
         self._twins = twins
         self._reconciler = reconciler
         self._deliveries = deliveries
+        self._key_id = key_id
         self._ready = ready
         self._claimed = 0
         self._suspects: deque[Work] = deque()  # bounded by the open jobs
@@ -180,6 +182,7 @@ class Feed:
             locator=locator,
             file_name=sendable(job.file_name) if job.file_name else file_name(job.image),
             stamp=delivery.stamp,
+            key_id=self._key_id(),
         )
 
     def _claim(self, record: Record, naming: Naming) -> Sequence[Work]:

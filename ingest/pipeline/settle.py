@@ -52,6 +52,7 @@ class Settler:
         *,
         recorder: JobRecorder,
         deliveries: DeliveryRecorder,
+        key_id: Callable[[], str],
         again: Callable[[Work], Awaitable[None]],
         on_settled: Callable[[Settlement], None],
     ) -> None:
@@ -61,6 +62,7 @@ class Settler:
         self._twins = twins
         self._recorder = recorder
         self._deliveries = deliveries
+        self._key_id = key_id
         self._again = again
         self._on_settled = on_settled
         self._queue: deque[tuple[asyncio.Future[Record], tuple[Work, Settled] | None]] = deque()
@@ -88,6 +90,7 @@ class Settler:
             image_id=image_id,
             answered_url=answered_url,
             was_found=was_found,
+            key_id=self._key_id(),
         )
         work.is_ending = True
         self._queue.append((self._journal.submit(change), (work, change)))

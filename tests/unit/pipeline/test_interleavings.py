@@ -509,3 +509,51 @@ async def test_a_pack_that_is_renamed_as_it_is_looked_for_is_not_gone(system, mo
     model.always(Operation.LIST_PACKS, rename)
     summary = await system.run(ListSource(named(*pictures(tmp_path, 30))))
     assert (summary.added, summary.rejected) == (30, 0)
+
+
+async def test_a_key_file_that_turns_to_another_known_scope_does_not_join_the_two(system, model, tmp_path):
+    """The journal is told with which key a pack was seen, and not with which one the run began."""
+    ours, theirs = model.packs["pack-1"], model.add_pack("Theirs")
+    key_file = tmp_path / "key"
+    system.api = replace(system.api, key="", key_file=str(key_file))
+    first, uncertain, third, fourth = pictures(tmp_path, 4)
+    patient = replace(FLOW, settle_delay_s=3600.0, concurrency=1)
+
+    def use(key: str) -> None:
+        key_file.write_text(f"{key}.secret")
+        ours.is_ours, theirs.is_ours = key == "a", key == "b"
+
+    async def turned(_call, _do):
+        use("b")
+        return await refused(401, "invalid_token")(_call, _do)
+
+    async def run_until(sources, pack: str, holds) -> None:
+        async with (
+            system.assembled(flow=patient, run=RunSettings(pack=pack)) as pipeline,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(pipeline.run, sources)
+            await until(lambda: holds(pipeline))
+            system.stop.signalled(signal.SIGTERM)
+
+    use("b")
+    assert (await system.run(ListSource(named(first)), run=RunSettings(pack="Theirs"))).added == 1
+    model.next(ADD, silence(effect=True))
+    await run_until([ListSource(named(uncertain))], "Theirs", lambda pipeline: pipeline.snapshot().parked == 1)
+    use("a")
+    model.next(ADD, turned)
+
+    class Slow(ListSource):
+        async def _batches(self):
+            yield self.deliveries[:1]
+            await until(lambda: len(system.journal.records()) == 3 and key_file.read_text() == "b.secret")
+            yield self.deliveries[1:]
+
+    settled = len(system.settled)
+    source = Slow([*named(third), *named(fourth, pack="Theirs")])
+    await run_until([source], "pack-1", lambda _: len(system.settled) > settled)
+    use("a")
+    summary = await system.run(ListSource(named(third)), run=RunSettings(pack="pack-1"))
+    assert summary.exit_code == 75
+    (record,) = [record for record in system.journal.records() if record.locator == str(uncertain)]
+    assert record.state is State.PARKED  # theirs, and in their pack
