@@ -18,7 +18,7 @@ from ingest.model import Operation
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-EXAMPLES = int(os.environ.get("INGEST_MODEL_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("INGEST_MODEL_EXAMPLES", "100"))
 
 MAX_ROUNDS = 2000
 # More than any of these runs needs: a run that takes longer does not end.
