@@ -16,6 +16,7 @@ __all__ = [
     "JsonLines",
     "LogFormat",
     "LogLevel",
+    "SettleDelay",
     "Timeout",
 ]
 
@@ -74,6 +75,16 @@ LogLevel: TypeAlias = Annotated[
         show_default="info; warning beside the live display",
         help="debug, info, warning or error.",
         rich_help_panel=KEPT,
+    ),
+]
+SettleDelay: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--settle-delay",
+        metavar="DURATION",
+        show_default="30s",
+        help="After an add without an answer, before the pack is read.",
+        rich_help_panel=FLOW,
     ),
 ]
 Timeout: TypeAlias = Annotated[

@@ -128,16 +128,7 @@ def run(
             rich_help_panel=options.FLOW,
         ),
     ] = None,
-    settle_delay: Annotated[
-        str | None,
-        typer.Option(
-            "--settle-delay",
-            metavar="DURATION",
-            show_default="30s",
-            help="After an add without an answer, before the pack is read.",
-            rich_help_panel=options.FLOW,
-        ),
-    ] = None,
+    settle_delay: options.SettleDelay = None,
     give_up_after: Annotated[
         str | None,
         typer.Option(

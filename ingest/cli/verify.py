@@ -27,16 +27,7 @@ def verify(
     repair: Annotated[bool, typer.Option("--repair", help="Mend what is found; takes two settle delays.")] = False,
     pack: Annotated[str | None, typer.Option("--pack", metavar="ID", help="Only this pack, by its id.")] = None,
     timeout: options.Timeout = None,
-    settle_delay: Annotated[
-        str | None,
-        typer.Option(
-            "--settle-delay",
-            metavar="DURATION",
-            show_default="30s",
-            help="After an add, before a look at its pack counts.",
-            rich_help_panel=options.FLOW,
-        ),
-    ] = None,
+    settle_delay: options.SettleDelay = None,
     journal: options.Journal = None,
     json: options.JsonLines = None,
     config: options.Config = None,

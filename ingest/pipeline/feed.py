@@ -106,9 +106,9 @@ class Feed:
         last = JobId(0)
         while records := await self._journal.resume(self._run_id, after=last, limit=self._room(RESUME_BATCH)):
             last = records[-1].job_id
-            claimed = [self._claim(record, Naming(Delivery(job=_job_of(record)), "other")) for record in records]
-            for work in itertools.chain.from_iterable(claimed):
-                await self._ready(work)
+            await self._hand_out(
+                [self._claim(record, Naming(Delivery(job=_job_of(record)), "other")) for record in records]
+            )
             if self.is_full:
                 return
             await self._room_to_admit()
@@ -126,15 +126,21 @@ class Feed:
             candidates = [await self._candidate(naming.delivery) for naming in batch]
             admissions = await self._journal.admit(self._run_id, candidates)
             # All are the run's before the first is handed out, which may take as long as the job before it.
-            taken = deque[Work]()
+            claimed: list[Work] = []
             for naming, candidate, admission in zip(batch, candidates, admissions, strict=True):
-                taken.extend(await self._take(naming, candidate, admission))
+                if (work := await self._take(naming, candidate, admission)) is not None:
+                    claimed.append(work)
                 unnamed.popleft()
-            while taken:
-                await self._ready(taken.popleft())
+            await self._hand_out(claimed)
 
-    async def _take(self, naming: Naming, candidate: Candidate, admission: Admission) -> Sequence[Work]:
-        """Make a delivery's job the run's; the job, if it is to be handed out."""
+    async def _hand_out(self, claimed: Sequence[Work]) -> None:
+        self._suspects.extend(work for work in claimed if work.record.deaths >= SUSPECT_DEATHS)
+        for work in claimed:
+            if work.record.deaths < SUSPECT_DEATHS:
+                await self._ready(work)
+
+    async def _take(self, naming: Naming, candidate: Candidate, admission: Admission) -> Work | None:
+        """Make a delivery's job the run's; the job, if it is claimed by that."""
         open_work = self._open.get(admission.record.job_id)
         if open_work is not None and open_work.is_ending:
             # It has the outcome of an earlier turn, and this one begins when that is told.
@@ -150,7 +156,7 @@ class Feed:
                 self._join(record, naming)
             case Known(outcome=outcome):
                 await self._skip(naming, outcome, admission.record)
-        return ()
+        return None
 
     async def _room_to_admit(self) -> None:
         if self._open.is_full:
@@ -185,15 +191,12 @@ class Feed:
             key_id=self._key_id(),
         )
 
-    def _claim(self, record: Record, naming: Naming) -> Sequence[Work]:
+    def _claim(self, record: Record, naming: Naming) -> Work:
         self._claimed += 1
         work = Work(record=record)
         self._open.open(work)
         self._name(work, naming)
-        if record.deaths >= SUSPECT_DEATHS:
-            self._suspects.append(work)
-            return ()
-        return (work,)
+        return work
 
     def _join(self, record: Record, naming: Naming) -> None:
         work = self._open.get(record.job_id)
