@@ -16,19 +16,17 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from ingest.api.client import PacksClient
 from ingest.api.credentials import Credentials
-from ingest.api.redaction import without_query
+from ingest.api.target import target_of
 from ingest.api.transport import HttpTransport
-from ingest.errors import UsageError
 from ingest.images.formats import looks_like_image
 from ingest.images.memory import MemoryBudget
 from ingest.journal.database import connect_readonly
 from ingest.journal.memory import MemoryJournal
 from ingest.journal.sqlite import SqliteJournal
-from ingest.model import Lane, Target
+from ingest.model import Lane
 from ingest.observe.metrics import Metrics
 from ingest.operations.verify import Verification
 from ingest.pipeline.account import Account
@@ -62,7 +60,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-__all__ = ["Connection", "assembled", "connected", "opened_journal", "run", "source_of", "target_of", "verification"]
+__all__ = ["Connection", "assembled", "connected", "opened_journal", "run", "source_of", "verification"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,26 +77,6 @@ class Connection:
     async def ask(self, call: Callable[[], Awaitable[T]]) -> T:
         """A command's request: a few tries, then the error itself."""
         return await self.retrying(call, attempts=Few())
-
-
-def target_of(base_url: str) -> Target:
-    """The target that a base URL names: scheme and host in lower case, no default port, no slash at the end."""
-    try:
-        parts = urlsplit(base_url.strip())
-        port, host = parts.port, parts.hostname
-    except ValueError:
-        port, host = None, None
-    if host is None or parts.scheme.lower() not in {"http", "https"}:
-        raise UsageError(
-            f"{without_query(base_url)!r} is no base URL.",
-            code="bad_base_url",
-            hint="Set GENVIRAL_BASE_URL to an http(s) URL such as https://www.genviral.io/api/partner/v1.",
-        )
-    default = {"http": 80, "https": 443}[parts.scheme.lower()]
-    place = f"[{host}]" if ":" in host else host
-    return Target(
-        f"{parts.scheme.lower()}://{place}{f':{port}' if port not in {None, default} else ''}{parts.path.rstrip('/')}"
-    )
 
 
 @contextlib.asynccontextmanager

@@ -87,15 +87,9 @@ def decode(call: Call, answer: Answer, decoder: msgspec.json.Decoder[Envelope[T]
     envelope = _parsed(answer.body, decoder)
     if not isinstance(envelope, _Defect) and envelope.ok:
         return envelope.data
-    refusal = _parsed(answer.body, _error_envelope)
-    if not isinstance(refusal, _Defect) and not refusal.ok:
-        code = word(refusal.error_code, _secrets(call)) or refusal.code
-        raise unreadable(call, answer, f"an envelope that says it failed ({code}, “{_quote(call, refusal.message)}”)")
-    raise unreadable(
-        call,
-        answer,
-        _kind(call, answer, envelope) if isinstance(envelope, _Defect) else "an envelope that says it failed",
-    )
+    if isinstance(envelope, _Defect):
+        raise unreadable(call, answer, _contradiction(call, answer) or _kind(call, answer, envelope))
+    raise unreadable(call, answer, _contradiction(call, answer) or "an envelope that says it failed")
 
 
 def failed(call: Call, answer: Answer) -> RequestError:
@@ -275,6 +269,15 @@ def _kind(call: Call, answer: Answer, otherwise: str) -> str:
     if answer.body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         return "a page of HTML or XML"
     return f"an answer that is not documented ({_quote(call, otherwise)})"
+
+
+def _contradiction(call: Call, answer: Answer) -> str | None:
+    """What a body says that calls its own success a failure; None for any other body."""
+    refusal = _parsed(answer.body, _error_envelope)
+    if isinstance(refusal, _Defect) or refusal.ok:
+        return None
+    code = word(refusal.error_code, _secrets(call)) or refusal.code
+    return f"an envelope that says it failed ({code}, “{_quote(call, refusal.message)}”)"
 
 
 def _quote(call: Call, text: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from typing import TYPE_CHECKING, Final, TypeVar
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -30,9 +30,9 @@ from ingest.api.messages import (
     UploadTicket,
 )
 from ingest.api.packscan import PackScanner
-from ingest.api.redaction import without_query
+from ingest.api.target import checked, is_sendable
 from ingest.api.transport import Answer, Call, HttpTransport, NoAnswer, Transport
-from ingest.errors import ImageChanged, Rejected, UsageError
+from ingest.errors import ImageChanged, Rejected
 from ingest.model import Operation
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class PacksClient:
         """Use `transport`, which stays the caller's. `UsageError` if `base_url` is no http or https URL of a host."""
         self._transport = transport
         self._credentials = credentials
-        self._base_url = _checked(base_url)
+        self._base_url = checked(base_url)
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -88,7 +88,7 @@ class PacksClient:
         base URL, proxy or authority that can't be used; sends nothing yet.
         """
         credentials = Credentials(settings)
-        _checked(settings.base_url)
+        checked(settings.base_url)
         async with HttpTransport.open(settings, concurrency) as transport:
             yield cls(transport, credentials, settings.base_url)
 
@@ -186,7 +186,7 @@ class PacksClient:
         call = self._call(Operation.UPLOAD_FILE, "POST", "/files", _body(Operation.UPLOAD_FILE, request))
         answer = await self._exchange(call)
         ticket = decode(call, answer, _upload_ticket)
-        if not (_is_sendable(ticket.upload_url) and _is_sendable(ticket.url)):
+        if not (is_sendable(ticket.upload_url) and is_sendable(ticket.url)):
             raise unreadable(call, answer, "something that is no URL")
         return ticket
 
@@ -292,30 +292,3 @@ def _query(**values: str | int | bool | None) -> str:
         if value is not None
     }
     return f"?{urlencode(given, errors='replace')}" if given else ""
-
-
-def _is_sendable(url: str) -> bool:
-    """Whether it can be sent as it is: an absolute URL of a host, whose every character is one of a URL's."""
-    try:
-        parts = urlsplit(url)
-        (parts.hostname or "").encode("idna")  # labels of at most 63 characters, or the resolver fails in its own way
-        return (
-            parts.scheme in {"http", "https"}
-            and bool(parts.hostname)
-            and parts.port != 0  # asking raises for one out of range
-            and url.isascii()
-            and url.isprintable()
-            and " " not in url
-        )
-    except ValueError:
-        return False
-
-
-def _checked(base_url: str) -> str:
-    if not _is_sendable(base_url) or without_query(base_url) != base_url:
-        raise UsageError(
-            f"The base URL {without_query(base_url)} can't be used.",
-            code="bad_base_url",
-            hint="Set GENVIRAL_BASE_URL to an https:// URL without user, query or fragment, or unset it.",
-        )
-    return base_url.rstrip("/")

@@ -15,7 +15,8 @@ from ingest.errors import UsageError
 from ingest.model import PackId
 
 if TYPE_CHECKING:
-    from ingest.journal.base import JournalReader, Record
+    from ingest.journal.base import JournalReader
+    from ingest.journal.records import Record
 
 __all__ = ["failures", "forget", "retry"]
 
@@ -39,7 +40,7 @@ def failures(
     config: options.Config = None,
 ) -> None:
     """List what is not added, and why: rejected and failed images, and those that are pending."""
-    from ingest.journal.base import Selection  # noqa: PLC0415 - loaded when a command runs
+    from ingest.journal.records import Selection  # noqa: PLC0415 - loaded when a command runs
     from ingest.journal.tending import SqliteReader  # noqa: PLC0415
     from ingest.policy.lifecycle import State  # noqa: PLC0415
 
@@ -86,7 +87,7 @@ def retry(
     config: options.Config = None,
 ) -> None:
     """Make failed (or rejected) images pending again, with all their attempts; the next run takes them."""
-    from ingest.journal.base import Selection  # noqa: PLC0415 - loaded when a command runs
+    from ingest.journal.records import Selection  # noqa: PLC0415 - loaded when a command runs
     from ingest.journal.tending import SqliteEditor, SqliteReader  # noqa: PLC0415
     from ingest.policy.lifecycle import State  # noqa: PLC0415
 
@@ -115,7 +116,7 @@ def forget(
     config: options.Config = None,
 ) -> None:
     """Drop pending images from the journal; those whose add may have been sent stay until a run has looked."""
-    from ingest.journal.base import Selection  # noqa: PLC0415 - loaded when a command runs
+    from ingest.journal.records import Selection  # noqa: PLC0415 - loaded when a command runs
     from ingest.journal.tending import SqliteEditor, SqliteReader  # noqa: PLC0415
 
     origins = told(ctx)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 
 import anyio
 
-from ingest.assemble import assembled, connected, source_of, target_of
+from ingest.api.target import target_of
+from ingest.assemble import assembled, connected, source_of
 from ingest.cli import configuration, looping, output, progress, standing, values
 from ingest.cli.ending import Crashed
 from ingest.errors import BUG_EXIT_CODE, IngestError, StopError, UsageError

@@ -18,7 +18,7 @@ from ingest.model import Outcome
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ingest.journal.base import RunRecord
+    from ingest.journal.records import RunRecord
     from ingest.policy.lifecycle import State
 
 __all__ = ["status"]

@@ -11,14 +11,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ingest.journal import rules
-from ingest.journal.base import Claimed, Opening
+from ingest.journal.records import Claimed, Opening
 from ingest.model import JobId, RunId
 from ingest.policy.lifecycle import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from ingest.journal.base import Admission, Candidate, Change, Record
+    from ingest.journal.changes import Change
+    from ingest.journal.records import Admission, Candidate, Record
     from ingest.model import Fingerprint, PackId, Summary
 
 __all__ = ["MemoryJournal"]

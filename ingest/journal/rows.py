@@ -10,7 +10,7 @@ import json
 import sqlite3
 from typing import TYPE_CHECKING, Any, Final
 
-from ingest.journal.base import Record
+from ingest.journal.records import Record
 from ingest.model import FileStamp, Fingerprint, JobId, Locator, PackId, RunId
 from ingest.policy.lifecycle import State
 

@@ -8,18 +8,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeGuard, assert_never
 
-from ingest.journal.base import (
-    QUARANTINED,
+from ingest.journal.changes import (
     AuditClosed,
-    Claimed,
     Condemned,
     Doubted,
     Excused,
-    Joined,
-    Known,
     Missed,
     Parked,
-    Record,
     Released,
     Resent,
     Settled,
@@ -28,11 +23,13 @@ from ingest.journal.base import (
     Stored,
     Tested,
 )
+from ingest.journal.records import QUARANTINED, Claimed, Joined, Known, Record
 from ingest.model import JobId, Outcome
 from ingest.policy.lifecycle import Event, IllegalTransition, State, advance
 
 if TYPE_CHECKING:
-    from ingest.journal.base import Admission, Candidate, Change
+    from ingest.journal.changes import Change
+    from ingest.journal.records import Admission, Candidate
     from ingest.model import FileStamp, RunId
 
 __all__ = ["UNNUMBERED", "admit", "apply", "claim", "put_back", "reaches_pack", "recover", "retry"]

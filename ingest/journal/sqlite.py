@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from ingest.journal import rules
-from ingest.journal.base import Claimed, Opening
 from ingest.journal.commit import GroupCommit
 from ingest.journal.database import connect, translated
 from ingest.journal.lock import make_directory, writer_lock
 from ingest.journal.presence import Presence
+from ingest.journal.records import Claimed, Opening
 from ingest.journal.rows import COLUMNS, IS_SETTLED, IS_UNSETTLED, encoded, insert, record_of, update
 from ingest.model import PackId, RunId
 from ingest.policy.lifecycle import OUTCOMES, State
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from ingest.journal.base import Admission, Candidate, Change, Record
+    from ingest.journal.changes import Change
+    from ingest.journal.records import Admission, Candidate, Record
     from ingest.model import Fingerprint, JobId, Summary, Target
 
 __all__ = ["SqliteJournal"]

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from ingest.journal import rules
-from ingest.journal.base import PackRecord, RunRecord, Selection
 from ingest.journal.database import connect, connect_readonly, transaction, translated
 from ingest.journal.lock import writer_lock
+from ingest.journal.records import PackRecord, RunRecord, Selection
 from ingest.journal.rows import COLUMNS, IS_NOT_ADDED, IS_SETTLED, IS_UNSETTLED, record_of, update
 from ingest.model import JobId, PackId, RunId, Summary
 from ingest.policy.lifecycle import State
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from ingest.journal.base import Record
+    from ingest.journal.records import Record
     from ingest.model import Target
 
 __all__ = ["SqliteEditor", "SqliteReader"]

@@ -9,18 +9,19 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, assert_never
 
-from ingest.journal.base import Doubted, Missed, Sighted
+from ingest.journal.changes import Doubted, Missed, Sighted
 from ingest.policy.copies import is_copy, surplus
 from ingest.policy.lifecycle import State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ingest.journal.base import Change, Record
+    from ingest.journal.changes import Change
+    from ingest.journal.records import Record
 
 __all__ = ["COMPARED", "OWING", "Difference", "What", "differences", "is_owing", "mend"]
 
-COMPARED: Final = (State.ADDED, State.REJECTED, State.FAILED, State.STORED, State.PARKED)
+COMPARED: Final = (State.ADDED, State.DUPLICATE, State.REJECTED, State.FAILED, State.STORED, State.PARKED)
 """The states in which an add of a job's url may have been sent."""
 
 OWING: Final = frozenset({State.STORED, State.PARKED})

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Mapping, Sequence
 
     from ingest.api.messages import PackScan
-    from ingest.journal.base import JournalMender, Record
+    from ingest.journal.base import JournalMender
+    from ingest.journal.records import Record
     from ingest.model import PackId, Summary
 
 __all__ = ["PackView", "Report", "Verification"]

@@ -21,7 +21,8 @@ from ingest.errors import (
     Uncertain,
 )
 from ingest.images.inspect import inspect
-from ingest.journal.base import Excused, Inspection, Parked, Released, Resent, Spent, Stored, Tested
+from ingest.journal.changes import Excused, Parked, Released, Resent, Spent, Stored, Tested
+from ingest.journal.records import Inspection
 from ingest.model import Outcome
 from ingest.observe.logging import get_logger
 from ingest.observe.text import printable

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from ingest.errors import UsageError
-from ingest.journal.base import Candidate, Claimed, Joined, Known
+from ingest.journal.records import Candidate, Claimed, Joined, Known
 from ingest.model import Job, JobId, Locator, Outcome
 from ingest.pipeline.work import RELEASE_TIMEOUT_S, SUSPECT_DEATHS, Naming, Work, acknowledge, release
 from ingest.sources.base import Delivery
@@ -23,7 +23,8 @@ from ingest.sources.selection import file_name, sendable
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from ingest.journal.base import Admission, Journal, Record
+    from ingest.journal.base import Journal
+    from ingest.journal.records import Admission, Record
     from ingest.model import RunId
     from ingest.observe.recorders import DeliveryRecorder
     from ingest.pipeline.packs import Packs

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from ingest.errors import Fatal, Rejected, Retryable
-from ingest.journal.base import AuditClosed, Condemned
+from ingest.journal.changes import AuditClosed, Condemned
 from ingest.model import Outcome
 from ingest.observe.logging import get_logger
 from ingest.pipeline.packs import PACK_GONE, Sight
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from ingest.api.client import PacksClient
     from ingest.api.messages import PackScan
     from ingest.errors import RequestError
-    from ingest.journal.base import Journal, Record
+    from ingest.journal.base import Journal
+    from ingest.journal.records import Record
     from ingest.model import JobId, PackId
     from ingest.observe.recorders import JobRecorder
     from ingest.pipeline.packs import Packs

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ingest.api.credentials import Credentials
-    from ingest.journal.base import Journal, Opening
+    from ingest.journal.base import Journal
+    from ingest.journal.records import Opening
     from ingest.observe.recorders import DeliveryRecorder, RunRecorder
     from ingest.observe.status import Snapshot
     from ingest.pipeline.account import Account

@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ingest.journal.base import Settled
+from ingest.journal.changes import Settled
 from ingest.model import Outcome
 from ingest.observe.logging import get_logger
 from ingest.observe.text import printable
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable
 
-    from ingest.journal.base import Change, Journal, Record
+    from ingest.journal.base import Journal
+    from ingest.journal.changes import Change
+    from ingest.journal.records import Record
     from ingest.observe.recorders import DeliveryRecorder, JobRecorder
     from ingest.pipeline.twins import Twins
     from ingest.pipeline.work import OpenJobs, Tally, Work

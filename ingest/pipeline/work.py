@@ -18,7 +18,7 @@ from ingest.pipeline.pulse import Pulse
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ingest.journal.base import Inspection, Record
+    from ingest.journal.records import Inspection, Record
     from ingest.model import JobId
     from ingest.observe.recorders import DeliveryRecorder, JobRecorder
     from ingest.sources.base import Delivery

@@ -90,6 +90,7 @@ TABLE: Final[dict[tuple[State, Event], State]] = {
     (State.FAILED, Event.LOOK_AGAIN): State.PARKED,
     (State.REJECTED, Event.RETRY): State.PENDING,
     (State.REJECTED, Event.LOOK_AGAIN): State.PARKED,
+    (State.DUPLICATE, Event.LOOK_AGAIN): State.PARKED,
     (State.ADDED, Event.MISS): State.PARKED,
     # What is noted without a move. An audit can't close in STORED: the add that it must outlast may be on its way.
     (State.CLAIMED, Event.TEST): State.CLAIMED,

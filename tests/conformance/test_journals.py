@@ -13,17 +13,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from ingest.journal import base
-from ingest.journal.base import (
-    QUARANTINED,
+from ingest.journal import changes
+from ingest.journal.changes import (
     AuditClosed,
-    Candidate,
-    Claimed,
     Condemned,
     Doubted,
-    Inspection,
-    Joined,
-    Known,
     Missed,
     Parked,
     Released,
@@ -34,6 +28,7 @@ from ingest.journal.base import (
     Stored,
 )
 from ingest.journal.memory import MemoryJournal
+from ingest.journal.records import QUARANTINED, Candidate, Claimed, Inspection, Joined, Known
 from ingest.journal.sqlite import SqliteJournal
 from ingest.model import FileStamp, Fingerprint, JobId, Locator, Outcome, PackId, RunId, Summary, Target
 from ingest.policy.lifecycle import IllegalTransition, State
@@ -43,7 +38,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-    from ingest.journal.base import Admission, Change, Journal, Opening, Record
+    from ingest.journal.base import Journal
+    from ingest.journal.changes import Change
+    from ingest.journal.records import Admission, Opening, Record
 
 TARGET = Target("https://api.example")
 PACK, OTHER_PACK = PackId("pack-1"), PackId("pack-2")
@@ -414,7 +411,7 @@ class TestSubmit:
             (State.CLAIMED, lambda record: AuditClosed(job_id=record.job_id)),
             (State.STORED, lambda record: settled(record, Outcome.FAILED)),
             (State.STORED, stored),
-            (State.STORED, lambda record: base.Tested(job_id=record.job_id)),
+            (State.STORED, lambda record: changes.Tested(job_id=record.job_id)),
             (State.STORED, lambda record: AuditClosed(job_id=record.job_id)),
             *(
                 (state, lambda record: Condemned(job_id=record.job_id, image_ids=("image-1",)))
@@ -449,7 +446,7 @@ class TestSubmit:
 
     async def test_a_job_that_is_not_there(self, journal: Journal) -> None:
         with pytest.raises(KeyError):
-            await journal.submit(base.Tested(job_id=JobId(99)))
+            await journal.submit(changes.Tested(job_id=JobId(99)))
 
     async def test_a_failing_change_does_not_spoil_its_neighbours(self, journal: Journal) -> None:
         records = [await claim(journal, candidate(f"{number}.jpg")) for number in range(6)]
@@ -759,7 +756,7 @@ class TestEndAndBegin:
         async with store.open() as journal:
             await begin(journal)
             record = await claim(journal)
-            await journal.submit(base.Tested(job_id=record.job_id))
+            await journal.submit(changes.Tested(job_id=record.job_id))
             await journal.end(RUN, summary())
             (back,) = await journal.resume(RUN, after=JobId(0), limit=10)
         assert (back.job_id, back.deaths, back.is_alone) == (record.job_id, 0, False)
@@ -839,7 +836,7 @@ class TestAnUncleanEnd:
         async with store.open() as journal:
             await begin(journal)
             alone = await claim(journal, candidate("alone.jpg"))
-            tested = await journal.submit(base.Tested(job_id=alone.job_id))
+            tested = await journal.submit(changes.Tested(job_id=alone.job_id))
             assert (tested.state, tested.is_alone) == (State.CLAIMED, True)
             beside = await claim(journal, candidate("beside.jpg"))
             store = store.after_a_crash()
@@ -858,7 +855,7 @@ class TestAnUncleanEnd:
         async with store.open() as journal:
             await begin(journal)
             record = await claim(journal)
-            await bring(journal, record, base.Tested(job_id=record.job_id), Released(job_id=record.job_id))
+            await bring(journal, record, changes.Tested(job_id=record.job_id), Released(job_id=record.job_id))
             await claim(journal)
             store = store.after_a_crash()
         async with store.open() as journal:

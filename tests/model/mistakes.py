@@ -14,7 +14,7 @@ import pytest
 from world import PendingJournal
 
 from ingest.journal import rules
-from ingest.journal.base import Stored
+from ingest.journal.changes import Stored
 from ingest.model import Outcome
 from ingest.pipeline.reconcile import Reconciler
 from ingest.policy import lifecycle

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from ingest.api.transport import Call
-    from ingest.journal.base import Change, Opening, Record
+    from ingest.journal.changes import Change
+    from ingest.journal.records import Opening, Record
     from ingest.model import JobId, Summary
     from ingest.pipeline.run import Pipeline
 

@@ -22,7 +22,7 @@ from ingest.__main__ import main as ingest
 from ingest.api.client import PacksClient
 from ingest.errors import RequestError
 from ingest.journal import database
-from ingest.journal.base import Change, Settled
+from ingest.journal.changes import Change, Settled
 from ingest.journal.commit import GroupCommit
 from ingest.journal.sqlite import SqliteJournal
 from ingest.model import Outcome

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import crashing
 import pytest
 
-from ingest.journal.base import Selection
+from ingest.journal.records import Selection
 from ingest.journal.tending import SqliteReader
 from ingest.model import Outcome
 from ingest.policy.lifecycle import State

@@ -22,7 +22,7 @@ from PIL import Image
 
 from ingest import assemble
 from ingest.errors import MachineError
-from ingest.journal.base import Stored
+from ingest.journal.changes import Stored
 from ingest.journal.sqlite import SqliteJournal
 from ingest.pipeline.stop import Stop
 from ingest.sandbox import (

@@ -8,7 +8,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from ingest.journal.base import Candidate, Inspection, Parked, Released, Settled, Stored
+from ingest.journal.changes import Parked, Released, Settled, Stored
+from ingest.journal.records import Candidate, Inspection
 from ingest.model import FileStamp, Fingerprint, Locator, Outcome, PackId, RunId, Summary, Target
 from ingest.policy.lifecycle import State
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from ingest.journal.base import Change, Record
+    from ingest.journal.changes import Change
+    from ingest.journal.records import Record
     from ingest.journal.sqlite import SqliteJournal
 
 TARGET = Target("https://api.example")

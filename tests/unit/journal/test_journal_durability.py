@@ -11,7 +11,7 @@ import pytest
 from journal_samples import PACK, RUN, SUMMARY, TARGET, candidate, changes_to, child, job_in, line_of, stored
 
 from ingest.errors import MachineError
-from ingest.journal.base import Claimed, Known, Selection
+from ingest.journal.records import Claimed, Known, Selection
 from ingest.journal.sqlite import SqliteJournal
 from ingest.journal.tending import SqliteReader
 from ingest.model import JobId, RunId

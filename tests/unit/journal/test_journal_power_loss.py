@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pipeline_model import Do
 
     from ingest.api.transport import Answer, Call
-    from ingest.journal.base import Record
+    from ingest.journal.records import Record
     from ingest.model import JobId
 
 EVERY_CUT = bool(os.environ.get("EVERY_CUT"))

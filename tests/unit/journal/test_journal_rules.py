@@ -13,25 +13,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from journal_samples import PACK, STAMP, SUMMARY, TARGET
 
-from ingest.journal import base, rules
-from ingest.journal.base import (
-    QUARANTINED,
+from ingest.journal import changes as told
+from ingest.journal import rules
+from ingest.journal.changes import (
     AuditClosed,
-    Candidate,
-    Claimed,
     Condemned,
-    Inspection,
-    Joined,
-    Known,
+    Doubted,
+    Missed,
     Parked,
-    Record,
     Released,
     Resent,
     Settled,
+    Sighted,
     Spent,
     Stored,
 )
 from ingest.journal.memory import MemoryJournal
+from ingest.journal.records import QUARANTINED, Candidate, Claimed, Inspection, Joined, Known, Record
 from ingest.journal.sqlite import SqliteJournal
 from ingest.model import FileStamp, Fingerprint, JobId, Locator, Outcome, PackId, RunId
 from ingest.policy.lifecycle import OUTCOMES, IllegalTransition, State
@@ -39,7 +37,8 @@ from ingest.policy.lifecycle import OUTCOMES, IllegalTransition, State
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ingest.journal.base import Admission, Change
+    from ingest.journal.changes import Change
+    from ingest.journal.records import Admission
 
 RUN = RunId("run-1")
 STAMPS = (STAMP, FileStamp(size_bytes=11, mtime_ns=2_000), None)
@@ -57,7 +56,7 @@ def changes(job_ids: st.SearchStrategy[JobId], urls: st.SearchStrategy[str]) -> 
     inspections = st.integers(0, 2).map(inspection)
     image_ids = st.sampled_from(["image-1", "image-2", '"idé'])
     return st.one_of(
-        st.builds(base.Tested, job_id=job_ids),
+        st.builds(told.Tested, job_id=job_ids),
         st.builds(Spent, job_id=job_ids, attempts=st.integers(1, 9), reason=st.just("http_500")),
         st.builds(Stored, job_id=job_ids, inspection=inspections, url=urls),
         st.builds(Parked, job_id=job_ids, reason=st.just("timeout")),
@@ -74,9 +73,9 @@ def changes(job_ids: st.SearchStrategy[JobId], urls: st.SearchStrategy[str]) -> 
         st.builds(Released, job_id=job_ids),
         st.builds(Condemned, job_id=job_ids, image_ids=st.lists(image_ids, min_size=1, max_size=2).map(tuple)),
         st.builds(AuditClosed, job_id=job_ids, image_id=st.none() | image_ids),
-        st.builds(base.Missed, job_id=job_ids),
-        st.builds(base.Sighted, job_id=job_ids),
-        st.builds(base.Doubted, job_id=job_ids),
+        st.builds(Missed, job_id=job_ids),
+        st.builds(Sighted, job_id=job_ids),
+        st.builds(Doubted, job_id=job_ids),
     )
 
 
@@ -140,9 +139,9 @@ class TestOneRecord:
         # An outcome is left only by trying again.
         if before.state in OUTCOMES and after.state is not before.state:
             # … or because a look at its pack says otherwise: then it starts at the lookup.
-            looks = {base.Missed: {State.ADDED}, base.Sighted: {State.FAILED, State.REJECTED}}
+            looks = {Missed: {State.ADDED}, Sighted: {State.DUPLICATE, State.FAILED, State.REJECTED}}
             assert callable(step) or (before.state in looks[type(step)] and after.state is State.PARKED)
-            assert before.state in {State.FAILED, State.REJECTED} or isinstance(step, base.Missed)
+            assert before.state in {State.FAILED, State.REJECTED} or isinstance(step, Missed | Sighted)
             assert (after.attempts, after.deaths, after.settled_at) == (0, 0, None)
             assert not callable(step) or after.reason is None
         assert (after.settled_at is not None) == (after.state in OUTCOMES)
@@ -170,7 +169,7 @@ class TestOneRecord:
             assert isinstance(step, AuditClosed)
             assert before.state is not State.STORED
         if after.audit_is_open and not before.audit_is_open:
-            assert isinstance(step, Resent | base.Doubted)
+            assert isinstance(step, Resent | Doubted)
         # What was condemned stays so, and nothing is while an add may be on its way.
         assert after.condemned[: len(before.condemned)] == before.condemned
         if after.condemned != before.condemned:

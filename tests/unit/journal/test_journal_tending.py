@@ -11,8 +11,9 @@ import pytest
 from journal_samples import PACK, RUN, SUMMARY, TARGET, candidate, child, job_in, line_of
 
 from ingest.errors import JournalCorrupt, JournalInUse, MachineError, UsageError
-from ingest.journal import base
-from ingest.journal.base import QUARANTINED, Claimed, PackRecord, Parked, Resent, Selection, Settled, Spent
+from ingest.journal import changes
+from ingest.journal.changes import Parked, Resent, Settled, Spent
+from ingest.journal.records import QUARANTINED, Claimed, PackRecord, Selection
 from ingest.journal.sqlite import SqliteJournal
 from ingest.journal.tending import BATCH, SqliteEditor, SqliteReader
 from ingest.model import JobId, Outcome, PackId, RunId, Target
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from ingest.journal.base import Record
+    from ingest.journal.records import Record
 
 OTHER_PACK = PackId("pack-2")
 EVERYTHING = Selection()
@@ -252,7 +253,7 @@ class TestRetry:
         async with SqliteJournal.open(path, TARGET) as journal:
             await journal.begin(RUN, key_id="key-1", pid=1)
             record = await job_in(journal, State.CLAIMED, "a.jpg")
-            await journal.submit(base.Tested(job_id=record.job_id))
+            await journal.submit(changes.Tested(job_id=record.job_id))
         async with SqliteJournal.open(path, TARGET) as journal:
             await journal.begin(RunId("run-2"), key_id="key-1", pid=1)
         with SqliteEditor.open(path, TARGET) as editor:

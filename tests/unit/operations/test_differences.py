@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ingest.journal import rules
-from ingest.journal.base import Doubted, Missed, Record, Sighted
+from ingest.journal.changes import Doubted, Missed, Sighted
+from ingest.journal.records import Record
 from ingest.model import JobId, Locator, PackId, RunId
 from ingest.operations.differences import COMPARED, Difference, What, differences, is_owing, mend
 from ingest.policy.copies import is_copy, surplus
@@ -83,6 +84,7 @@ def test_a_pack_may_have_it_under_the_servers_name(
         (What.MISSING, job(), Missed(job_id=JobId(1))),
         (What.STRAY, job(State.FAILED), Sighted(job_id=JobId(1))),
         (What.STRAY, job(State.REJECTED), Sighted(job_id=JobId(1))),
+        (What.STRAY, job(State.DUPLICATE), Sighted(job_id=JobId(1))),
         (What.STRAY, job(State.PARKED), None),  # a debt already: every run looks
         (What.STRAY, job(State.STORED), None),
         (What.DOUBLED, job(adds_sent=2), Doubted(job_id=JobId(1))),

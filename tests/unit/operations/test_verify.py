@@ -10,8 +10,9 @@ import pytest
 
 from ingest.api.messages import ImageRef, PackScan
 from ingest.errors import GaveUp, StopError, UsageError
-from ingest.journal.base import Candidate, Claimed, Inspection, Parked, Settled, Stored
+from ingest.journal.changes import Parked, Settled, Stored
 from ingest.journal.memory import MemoryJournal
+from ingest.journal.records import Candidate, Claimed, Inspection
 from ingest.model import FileStamp, Fingerprint, Locator, Outcome, PackId, RunId, Summary, SummaryError
 from ingest.operations import verify
 from ingest.operations.verify import Report, Verification
@@ -19,7 +20,7 @@ from ingest.operations.verify import Report, Verification
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping
 
-    from ingest.journal.base import Record
+    from ingest.journal.records import Record
 
 PACK, OTHER = PackId("pack-1"), PackId("pack-2")
 RUN = RunId("run-1")

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
     from pathlib import Path
 
-    from ingest.journal.base import Change, Journal, Record
+    from ingest.journal.base import Journal
+    from ingest.journal.changes import Change
+    from ingest.journal.records import Record
     from ingest.model import Summary
     from ingest.pipeline.run import Pipeline
     from ingest.pipeline.settle import Settlement

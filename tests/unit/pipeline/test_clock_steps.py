@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pipeline_model import BASE, ListSource, Model, System, named, pictures, refused, silence
 
-from ingest.journal.base import Selection
+from ingest.journal.records import Selection
 from ingest.journal.sqlite import SqliteJournal
 from ingest.journal.tending import SqliteReader
 from ingest.model import Lane, Operation, Target

@@ -13,7 +13,7 @@ from pipeline_model import BASE, FLOW, ListSource, Stall, named, page, pictures,
 
 from ingest import assemble
 from ingest.errors import GaveUp, Refused
-from ingest.journal.base import Doubted, Missed, Sighted
+from ingest.journal.changes import Doubted, Missed, Sighted
 from ingest.journal.memory import MemoryJournal
 from ingest.model import Operation, PackId
 from ingest.policy.lifecycle import State

@@ -25,7 +25,8 @@ from pipeline_model import (
 
 from ingest.api.transport import Answer
 from ingest.errors import ImageChanged
-from ingest.journal.base import Candidate, Resent, Stored
+from ingest.journal.changes import Resent, Stored
+from ingest.journal.records import Candidate
 from ingest.model import Locator, Operation, PackId, RunId
 from ingest.pipeline import deliver
 from ingest.policy.lifecycle import State

@@ -23,7 +23,7 @@ from pipeline_model import (
 )
 
 from ingest.errors import MachineError, UsageError
-from ingest.journal.base import Settled, Stored
+from ingest.journal.changes import Settled, Stored
 from ingest.model import Job, Operation
 from ingest.policy.lifecycle import OUTCOMES, State
 from ingest.settings import RunSettings

@@ -29,7 +29,8 @@ from pipeline_model import (
 
 from ingest.errors import UsageError
 from ingest.images import inspect
-from ingest.journal.base import Candidate, Settled
+from ingest.journal.changes import Settled
+from ingest.journal.records import Candidate
 from ingest.journal.sqlite import SqliteJournal
 from ingest.model import Job, Locator, Operation, PackId, RunId, Target
 from ingest.pipeline import work

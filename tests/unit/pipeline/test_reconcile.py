@@ -24,7 +24,7 @@ from pipeline_model import (
     until,
 )
 
-from ingest.journal.base import AuditClosed, Condemned
+from ingest.journal.changes import AuditClosed, Condemned
 from ingest.model import Operation
 from ingest.policy.lifecycle import State
 from ingest.settings import RunSettings

@@ -8,7 +8,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from ingest.journal.base import Record
+from ingest.journal.records import Record
 from ingest.model import Fingerprint, JobId, Locator, PackId, RunId
 from ingest.pipeline.solitude import Solitude
 from ingest.pipeline.twins import Twins

@@ -1,0 +1,156 @@
+"""What the journal is told of a job: one value a step of the protocol. What each makes of a record is `rules`'."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from ingest.journal.records import Inspection
+    from ingest.model import JobId, Outcome
+
+__all__ = [
+    "AuditClosed",
+    "Change",
+    "Condemned",
+    "Doubted",
+    "Excused",
+    "Missed",
+    "Parked",
+    "Released",
+    "Resent",
+    "Settled",
+    "Sighted",
+    "Spent",
+    "Stored",
+    "Tested",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tested:
+    """The job is about to run alone; durable before it does, so that dying there tells."""
+
+    job_id: JobId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Excused:
+    """The job runs alone no more, but waits for an equal one: what the process dies of now is none of its doing."""
+
+    job_id: JobId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """An answer about this job was no success: its attempts are `attempts` by that."""
+
+    job_id: JobId
+    attempts: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """The bytes are on the CDN under `url`; durable *before* the add is sent."""
+
+    job_id: JobId
+    inspection: Inspection
+    url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parked:
+    """An add was sent and its effect is unknown."""
+
+    job_id: JobId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resent:
+    """A settled lookup found nothing; durable *before* the next add, with the audit that it owes."""
+
+    job_id: JobId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """The outcome. For `added`, `was_found` tells a lookup's word from an answer's."""
+
+    job_id: JobId
+    outcome: Outcome
+    reason: str | None = None
+    detail: str | None = None
+    inspection: Inspection | None = None
+    image_id: str | None = None
+    answered_url: str | None = None
+    was_found: bool = False
+    key_id: str | None = None  # public part of the key that it was added with; None: the one that the run began with
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """The run puts the job back: no add of it was sent, or none that may have taken effect."""
+
+    job_id: JobId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condemned:
+    """These surplus copies of the job's url go; durable *before* the first of them is deleted.
+
+    So no later read takes another one in their place, whatever became of the requests that deleted them.
+    """
+
+    job_id: JobId
+    image_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditClosed:
+    """The pack was read after the last add could have landed, and holds no surplus copy of the job's url any more.
+
+    `image_id` is the copy that is left; None where there is none, or none that is known to be the job's own.
+    """
+
+    job_id: JobId
+    image_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missed:
+    """The job is `added`, and its pack has it no more: it is parked, with all its attempts, as if never looked up."""
+
+    job_id: JobId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighted:
+    """The job ended, not as `added`, and its pack has it after all: it is parked for the lookup that finds it."""
+
+    job_id: JobId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubted:
+    """The pack of an added or parked job holds more than one copy of its url: it owes an audit again."""
+
+    job_id: JobId
+
+
+Change: TypeAlias = (
+    Tested
+    | Excused
+    | Spent
+    | Stored
+    | Parked
+    | Resent
+    | Settled
+    | Released
+    | Condemned
+    | AuditClosed
+    | Missed
+    | Sighted
+    | Doubted
+)
