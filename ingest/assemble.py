@@ -278,6 +278,7 @@ def _packs(settings: Settings, connection: Connection, stop: Stop) -> Packs:
         connection.guard,
         settle_delay_s=settings.flow.settle_delay_s,
         sleep=stop.sleep,
+        on_lost=connection.gates[Lane.API].turn_away,
     )
 
 
@@ -324,7 +325,7 @@ def _told(on_settled: Callable[[Settlement], None] | None, max_rejected: MaxReje
 def source_of(named: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Source:
     """The source that an argument of the command line names: a directory or a file."""
     path = Path(named)
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         return FileSource(named)
     return DirectorySource(named, include=include, exclude=exclude, sniff=looks_like_image)
 

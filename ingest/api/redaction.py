@@ -30,7 +30,7 @@ def without_query(url: str) -> str:
     """The URL without its query string, fragment, user and password."""
     scheme, separator, rest = url.partition("?")[0].partition("#")[0].partition("://")
     if not separator:
-        return scheme
+        return scheme.rpartition("@")[2]  # no URL, but perhaps one that lost its beginning
     authority, slash, path = rest.partition("/")
     return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
 

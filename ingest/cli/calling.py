@@ -53,7 +53,13 @@ def ask(origins: Origins, question: Callable[[Connection], Coroutine[None, None,
             hint="Look with `ingest packs list` or `ingest packs get ID` before you repeat it.",
         ) from error
     except ImageError as error:
-        raise UsageError(str(error), code=error.reason, hint="Name an image that a pack takes.") from error
+        raise UsageError(str(error), code=error.reason, hint=_image_hint(error)) from error
+
+
+def _image_hint(error: ImageError) -> str:
+    if error.reason == "too_large":
+        return "Raise --max-bytes, or name a smaller image."
+    return "Name an image that a pack takes."
 
 
 def _hint(error: Rejected) -> str:
@@ -61,4 +67,6 @@ def _hint(error: Rejected) -> str:
         return "Change what the message names; as it is it can't work."
     if error.operation in NAMELESS:
         return "Check GENVIRAL_BASE_URL: it usually ends in /api/partner/v1."
+    if error.error_code == "image_not_found":
+        return "Images are named by id here: see `ingest packs get PACK`."
     return "Packs are named by id here: see `ingest packs list`."

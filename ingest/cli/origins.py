@@ -31,6 +31,9 @@ D = TypeVar("D")
 PREFIX: Final = "INGEST_"
 FILE_SUFFIX: Final = "_FILE"
 
+OF_THE_API: Final = frozenset({"GENVIRAL_API_KEY", "GENVIRAL_API_KEY_FILE", "GENVIRAL_BASE_URL"})
+"""What is told in the environment only, under these names."""
+
 SETTINGS: Final = frozenset(
     # What jobs a run takes, and how it treats them.
     {"source", "include", "exclude", "pack", "create-pack", "duplicates", "limit", "max-rejected", "allow-empty"}
@@ -186,6 +189,9 @@ def _wrong(given: Given, text: str, expected: str) -> UsageError:
 
 
 def _meant(name: str, known: frozenset[str] | set[str]) -> str:
+    elsewhere = "GENVIRAL_" + name.removeprefix("INGEST_").upper().replace("-", "_")
+    if elsewhere in OF_THE_API:
+        return f" Was {elsewhere} in the environment meant?"
     close = difflib.get_close_matches(name, sorted(known), n=1)
     return f" Was {close[0]} meant?" if close else ""
 

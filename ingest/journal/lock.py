@@ -56,6 +56,12 @@ def writer_lock(journal: Path) -> Iterator[None]:
     Raises `JournalInUse` with the holder's pid and start where another process has it, `UsageError` or `MachineError`
     where the lock can't be made.
     """
+    if journal.exists() and not journal.is_file() and not journal.is_dir():  # what a directory is, opening it tells
+        raise UsageError(
+            f"The journal {journal} is no regular file.",
+            code="bad_journal_path",
+            hint="Name a file with --journal PATH.",
+        )
     path = lock_path(journal)
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

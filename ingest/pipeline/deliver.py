@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ingest.images.inspect import Inspected
     from ingest.images.memory import MemoryBudget
     from ingest.journal.base import Journal
-    from ingest.model import Fingerprint
+    from ingest.model import Fingerprint, PackId
     from ingest.observe.recorders import JobRecorder
     from ingest.pipeline.gate import Traffic
     from ingest.pipeline.packs import Packs
@@ -66,6 +66,10 @@ EXPIRY_MARGIN: Final = 0.1
 
 class _ReserveAgain(Exception):
     """The ticket is used up or out of date."""
+
+
+class _PackGone(Exception):
+    """The pack was deleted: the job is rejected without asking for it."""
 
 
 class _PackHidden(Exception):
@@ -178,12 +182,12 @@ class Deliver:
         try:
             if work.is_absent:
                 await self._send_again(work)
-            elif (sight := self._packs.known_sight(work.record.pack_id)) is Sight.GONE:
-                self._settler.settle(work, Outcome.REJECTED, reason="pack_gone", detail=PACK_GONE)
-            elif sight is Sight.HIDDEN:
-                self._release(work)
-            elif await self._store(work):
-                await self._add(work)
+            else:
+                self._check_sight(work.record.pack_id)
+                if await self._store(work):
+                    await self._add(work)
+        except _PackGone:
+            self._settler.settle(work, Outcome.REJECTED, reason="pack_gone", detail=PACK_GONE)
         except (Stopped, Fatal, _PackHidden):
             self._release(work)
         except StopError as error:
@@ -193,6 +197,15 @@ class Deliver:
             self._settler.settle(work, Outcome.REJECTED, reason=error.reason, detail=str(error))
         except (ImageUnreadable, ImageChanged, Retryable) as error:
             self._settler.settle(work, Outcome.FAILED, reason=error.reason, detail=str(error))
+
+    def _check_sight(self, pack_id: PackId) -> None:
+        match self._packs.known_sight(pack_id):
+            case Sight.GONE:
+                raise _PackGone
+            case Sight.HIDDEN:
+                raise _PackHidden
+            case Sight.SEEN:
+                pass
 
     # Steps 3 to 5. A process that dies in here leaves a claim: the job starts over, and an unused url is garbage.
 
@@ -303,10 +316,12 @@ class Deliver:
             answered_url = added.url if added.url != record.url else None
             work.record = replace(work.record, answered_url=answered_url or record.answered_url)  # for its audit
             self._settler.settle(work, Outcome.ADDED, image_id=added.id, answered_url=answered_url)
-        self._reconciler.add_ended(work)
+        finally:
+            self._reconciler.add_ended(work)
 
     async def _add_once(self, work: Work) -> AddedImage:
         record = work.record
+        self._check_sight(record.pack_id)  # as it is after a wait at the gate
         try:
             return await self._client.add_image(record.pack_id, record.url or "", record.file_name)
         except Rejected as error:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ingest.api.transport import Answer, Call, Transport
     from ingest.errors import Fatal
     from ingest.observe.recorders import LaneRecorder, RequestRecorder
+    from ingest.pipeline.stop import Stopped
     from ingest.settings import FlowSettings
 
 __all__ = ["Gate", "GatedTransport", "Traffic", "TurnedAway"]
@@ -54,7 +55,8 @@ class Traffic:
 class Gate:
     """One lane's limits, and the queue before them; first come, first served.
 
-    `enter` and `leave` come in pairs. `hold` lets nothing start until `release` or `shut`; `shut` is for good.
+    `enter` and `leave` come in pairs. `hold` lets nothing start until `release` or `shut`; `shut` is for good, with the
+    `Fatal` that no key heals, or `Stopped` at the end of a run.
     `refusal` is what a person must put right before a held gate is released; None where nobody has to. `backing_off`
     is how many requests will come back to it after a pause of their own.
     """
@@ -74,7 +76,7 @@ class Gate:
         self._recorder = recorder
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._is_held = False
-        self._verdict: Fatal | None = None
+        self._verdict: Fatal | Stopped | None = None
         self._alarm: asyncio.TimerHandle | None = None
 
     @property
@@ -89,7 +91,7 @@ class Gate:
         return max(self.pacer.wait_s(now), self.breaker.wait_s(now))
 
     async def enter(self) -> None:
-        """Wait for a place, and take it. Raises the `Fatal` that shut the gate, and `TurnedAway`."""
+        """Wait for a place, and take it. Raises what shut the gate, and `TurnedAway`."""
         if self._verdict is not None:
             raise self._verdict
         if not self._waiting and self._may_start():
@@ -150,14 +152,14 @@ class Gate:
         self.refusal = None
         self._pump()
 
-    def shut(self, refusal: Fatal) -> None:
+    def shut(self, reason: Fatal | Stopped) -> None:
         """Start nothing any more: whoever waits, or comes later, is told why."""
-        self._verdict = refusal
+        self._verdict = reason
         self.refusal = None
-        self._send_off(refusal)
+        self._send_off(reason)
 
     def turn_away(self) -> None:
-        """Have whoever waits make the request anew: those that wait carry a key that is not in use any more."""
+        """Have whoever waits make the request anew, if it is still to be made, and with the key that is in use."""
         self._send_off(TurnedAway())
 
     def _send_off(self, reason: Exception) -> None:

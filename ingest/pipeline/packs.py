@@ -66,7 +66,10 @@ class Sight(enum.Enum):
 
 
 class Packs:
-    """One run's view of the packs, which is the view of the key that it has at the moment."""
+    """One run's view of the packs, which is the view of the key that it has at the moment.
+
+    `on_lost` is called when a pack turns out to be gone or hidden: requests for it may be waiting somewhere.
+    """
 
     def __init__(
         self,
@@ -76,12 +79,14 @@ class Packs:
         *,
         settle_delay_s: float,
         sleep: Callable[[float], Awaitable[None]],
+        on_lost: Callable[[], None] = lambda: None,
     ) -> None:
         self._client = client
         self._retrying = retrying
         self._guard = guard
         self._settle_delay_s = settle_delay_s
         self._sleep = sleep
+        self._on_lost = on_lost
         self._scope = guard.scope
         self._resolved: dict[str, ResolvedPack] = {}
         self._lost: dict[PackId, Sight] = {}
@@ -117,6 +122,7 @@ class Packs:
                     lost = Sight.GONE if self._scope.has_seen(pack_id) else Sight.HIDDEN
                     self._lost[pack_id] = lost
                     log.error(f"pack.{lost.value}", pack_id=pack_id)
+                    self._on_lost()
             return self.known_sight(pack_id)
 
     def known_sight(self, pack_id: PackId) -> Sight:

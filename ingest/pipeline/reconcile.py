@@ -6,6 +6,7 @@ find goes back to the workers. Deletes nothing but surplus copies of a url minte
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 import time
@@ -150,16 +151,17 @@ class Reconciler:
             await self._changed.wait()
 
     async def run(self) -> None:
-        """Read packs as their debts fall due, for ever."""
-        while True:
-            pack_id, due_at = self._next_due()
-            with anyio.move_on_after(due_at - time.monotonic()):
-                await self._changed.wait()
-                continue
-            # A loop may wake a moment early, and a read that is begun too soon tells nothing.
-            if pack_id is not None and time.monotonic() >= due_at:
-                await self._read(pack_id, self._debts[pack_id])
-                self._changed.beat()
+        """Read packs as their debts fall due, until the gates are shut: what is owed then stays in the journal."""
+        with contextlib.suppress(Stopped):
+            while True:
+                pack_id, due_at = self._next_due()
+                with anyio.move_on_after(due_at - time.monotonic()):
+                    await self._changed.wait()
+                    continue
+                # A loop may wake a moment early, and a read that is begun too soon tells nothing.
+                if pack_id is not None and time.monotonic() >= due_at:
+                    await self._read(pack_id, self._debts[pack_id])
+                    self._changed.beat()
 
     def _of(self, pack_id: PackId) -> _Debts:
         return self._debts.setdefault(pack_id, _Debts())
@@ -315,7 +317,7 @@ class Reconciler:
         """
         try:
             sight = await self._packs.sight(pack_id)
-        except (Fatal, Stopped):
+        except Fatal:
             debts.not_before = math.inf  # the run ends; the debts stay in the journal
             return
         except Retryable as error:

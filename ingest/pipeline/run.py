@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import anyio
+import anyio.lowlevel
 
 from ingest.errors import BUG_EXIT_CODE, Fatal, GaveUp, StopError
 from ingest.model import Lane, RunId, Summary
@@ -203,6 +204,10 @@ class Pipeline:
                 tasks.start_soon(hurry)
                 await self._workers.idle()
                 tasks.cancel_scope.cancel()
+        # Whoever still waits at a gate has sent nothing, and says so in the journal before it is cancelled.
+        for gate in self._account.gates.values():
+            gate.shut(Stopped())
+        await anyio.lowlevel.checkpoint()
 
     async def _close(self, exit_code: int) -> Summary:
         self._account.phase = Phase.ENDED

@@ -136,7 +136,7 @@ class MaxRejected:
             return
         self._stop.because(
             TooManyRejected(
-                f"{self._limit} images were rejected, as many as --max-rejected allows.",
+                f"--max-rejected {self._limit} is reached: no more images are taken up.",
                 code="max_rejected",
                 hint="See `ingest failures` for the reasons.",
             )

@@ -63,13 +63,6 @@ Checked by hand: msgspec 0.22 misreads memory on a union of a constrained number
 Status: TypeAlias = Annotated[int, msgspec.Meta(ge=200, le=599)]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
 
-FAULTS_HINT: Final = (
-    'Expected: [[rule]] tables such as operation = "add_image", kind = "cut_after", probability = 0.1 (operations: *, '
-    f"{', '.join(get_args(Operation))}; kinds: error, slow, cut_before, cut_after, cut_json, html, hang, late, "
-    'stale_read) and [[limit]] tables such as lane = "api", kind = "token_bucket", rate = 10, burst = 20 (lanes: api, '
-    "storage; kinds: token_bucket, fixed_window, concurrency)."
-)
-
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
     """When a fault strikes; what it then does, its subclasses say."""
@@ -197,6 +190,24 @@ class FaultPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     rules: tuple[Fault, ...] = msgspec.field(default=(), name="rule")
     limits: tuple[Limit, ...] = msgspec.field(default=(), name="limit")
+
+
+def _named(kind: type[msgspec.Struct]) -> str:
+    """A kind as its table names it, with the keys that only it has."""
+    shared = kind.__mro__[1].__struct_fields__  # type: ignore[attr-defined]
+    own = ", ".join(name for name in kind.__struct_fields__ if name not in shared)
+    return f"{kind.__struct_config__.tag} ({own})" if own else str(kind.__struct_config__.tag)
+
+
+FAULTS_HINT: Final = (
+    'Expected: [[rule]] tables such as operation = "add_image", kind = "cut_after", probability = 0.1, and [[limit]] '
+    'tables such as lane = "api", kind = "token_bucket", rate = 10, burst = 20. '
+    f"Operations: *, {', '.join(get_args(Operation))}. "
+    f"Kinds of rules, with their own keys: {', '.join(map(_named, get_args(Fault)))}; "
+    f"of all: {', '.join(Rule.__struct_fields__)}. "
+    f"Kinds of limits: {', '.join(map(_named, get_args(Limit)))}; of all: {', '.join(_Limit.__struct_fields__)}; "
+    f"lanes: {', '.join(get_args(Lane))}."
+)
 
 
 def _check_delay(delay: Delay) -> None:

@@ -6,6 +6,7 @@ is meant for a thread.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -124,10 +125,10 @@ class _Walk:
             return None
         try:
             seen = os.stat(link)  # noqa: PTH116 - bytes
-        except FileNotFoundError:
-            note_ignored(self._report, "(broken link)")  # it stands for nothing, so nothing is missing
-            return None
         except OSError as error:
+            if error.errno in {errno.ENOENT, errno.ELOOP}:
+                note_ignored(self._report, "(broken link)")  # it stands for nothing, so nothing is missing
+                return None
             self._note_unreadable(link, error)
             return None
         if stat.S_ISREG(seen.st_mode):
