@@ -278,7 +278,7 @@ def _packs(settings: Settings, connection: Connection, stop: Stop) -> Packs:
         connection.guard,
         settle_delay_s=settings.flow.settle_delay_s,
         sleep=stop.sleep,
-        on_lost=connection.gates[Lane.API].turn_away,
+        turn_away=connection.gates[Lane.API].turn_away,
     )
 
 

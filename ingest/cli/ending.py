@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import FrameType
 
-__all__ = ["Crashed", "Signalled", "signals_raise", "tell"]
+__all__ = ["Crashed", "Signalled", "ending_signals", "signals_raise", "tell"]
 
 
 class Signalled(BaseException):
-    """SIGINT or SIGTERM came where no run could take it; no `KeyboardInterrupt`, which others turn into something."""
+    """A signal came where no run could take it; no `KeyboardInterrupt`, which others turn into something."""
 
     def __init__(self, number: signal.Signals) -> None:
         super().__init__(number.name)
@@ -43,14 +43,22 @@ class Crashed(Exception):
         self.summary = summary
 
 
+def ending_signals() -> Sequence[signal.Signals]:
+    """What ends a command: SIGINT, SIGTERM, and a terminal that was closed, unless `nohup` has that ignored."""
+    found = [signal.SIGINT, signal.SIGTERM]
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        found.append(signal.SIGHUP)
+    return found
+
+
 @contextlib.contextmanager
 def signals_raise() -> Iterator[None]:
-    """Raise `Signalled` for SIGINT and SIGTERM while inside; an event loop may take them over for a while."""
+    """Raise `Signalled` for what ends a command while inside; an event loop may take the signals over for a while."""
 
     def raised(number: int, _: FrameType | None) -> None:
         raise Signalled(signal.Signals(number))
 
-    before = {number: signal.signal(number, raised) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, raised) for number in ending_signals()}
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
-from ingest.cli.ending import Signalled
+from ingest.cli.ending import Signalled, ending_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["handling_signals", "run", "until_signalled"]
 
 T = TypeVar("T")
-
-ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 def run(main: Coroutine[None, None, T]) -> T:
@@ -33,10 +31,10 @@ def run(main: Coroutine[None, None, T]) -> T:
 
 @contextlib.contextmanager
 def handling_signals(handle: Callable[[signal.Signals], None]) -> Iterator[None]:
-    """Call `handle` in the event loop for SIGINT and SIGTERM while inside; then they are as they were."""
+    """Call `handle` in the event loop for the signals that end a command, while inside; then they are as they were."""
     loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in ENDING}
-    for number in ENDING:
+    before = {number: signal.getsignal(number) for number in ending_signals()}
+    for number in before:
         loop.add_signal_handler(number, handle, number)
     try:
         yield

@@ -41,7 +41,7 @@ def status(
     with SqliteReader.open(path, None) as reader:
         packs, runs, oldest = reader.packs(), reader.runs(RUNS_SHOWN), reader.oldest_pending()
     going_on = next((run for run in runs if _is_going_on(run)), None)
-    counts = {pack.pack_id: _counts(pack.states) for pack in packs}
+    counts = {pack.pack_id: _counts(pack.states, is_at_rest=going_on is None) for pack in packs}
     if origins.one("json", values.truth, False):
         output.json_line(
             {
@@ -75,12 +75,15 @@ def status(
     output.table(("RUN", "STARTED", "ENDED", "EXIT", "ADDED", "PENDING"), [_run_row(run) for run in runs])
 
 
-def _counts(states: Mapping[State, int]) -> dict[str, int]:
-    """Jobs by outcome; `pending` are all without one, `parked` those of them that wait for a lookup."""
+def _counts(states: Mapping[State, int], *, is_at_rest: bool) -> dict[str, int]:
+    """Jobs by outcome; `pending` are all without one, `parked` those of them that wait for a lookup.
+
+    In a journal `is_at_rest` that is also what was stored: its add may have been sent when the last run ended.
+    """
     counts = dict.fromkeys((*Outcome, "pending", "parked"), 0)
     for state, count in states.items():
         counts[standing.outcome(state)] += count
-        if state.value == "parked":
+        if state.value == "parked" or (state.value == "stored" and is_at_rest):
             counts["parked"] += count
     return {str(name): count for name, count in counts.items()}
 

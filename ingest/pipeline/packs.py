@@ -68,7 +68,7 @@ class Sight(enum.Enum):
 class Packs:
     """One run's view of the packs, which is the view of the key that it has at the moment.
 
-    `on_lost` is called when a pack turns out to be gone or hidden: requests for it may be waiting somewhere.
+    `turn_away` has the requests that wait at the API's gate made anew, and put behind what comes next.
     """
 
     def __init__(
@@ -79,14 +79,14 @@ class Packs:
         *,
         settle_delay_s: float,
         sleep: Callable[[float], Awaitable[None]],
-        on_lost: Callable[[], None] = lambda: None,
+        turn_away: Callable[[], None] = lambda: None,
     ) -> None:
         self._client = client
         self._retrying = retrying
         self._guard = guard
         self._settle_delay_s = settle_delay_s
         self._sleep = sleep
-        self._on_lost = on_lost
+        self._turn_away = turn_away
         self._scope = guard.scope
         self._resolved: dict[str, ResolvedPack] = {}
         self._lost: dict[PackId, Sight] = {}
@@ -117,12 +117,14 @@ class Packs:
     async def sight(self, pack_id: PackId) -> Sight:
         """How a pack stands that answered 404. `Fatal` as in `resolve`; `Retryable` where the API does not tell."""
         async with self._asking:
+            if pack_id not in self._lost:
+                self._turn_away()  # hundreds may wait with a request for it: the question comes before them
             while pack_id not in self._lost and await self._in_scope(pack_id) is None:
                 if not await self._was_wrong_scope():
                     lost = Sight.GONE if self._scope.has_seen(pack_id) else Sight.HIDDEN
                     self._lost[pack_id] = lost
                     log.error(f"pack.{lost.value}", pack_id=pack_id)
-                    self._on_lost()
+                    self._turn_away()  # who waits with a request for it need not make it
             return self.known_sight(pack_id)
 
     def known_sight(self, pack_id: PackId) -> Sight:

@@ -37,6 +37,9 @@ def test_the_seven_pack_endpoints(ingest: CommandLine, sandbox: Served) -> None:
     assert table.out.splitlines()[0].split() == ["ID", "NAME", "IMAGES", "PUBLIC", "CREATED"]
     assert pack_id in table.out
 
+    unknown = ingest("packs", "delete-image", pack_id, "no-such-image", "--yes")
+    assert unknown.code == 2
+    assert "ingest packs get PACK" in unknown.err
     assert ingest("packs", "delete-image", pack_id, added.json["id"], "--yes").code == 0
     assert sandbox.urls("Gym 2") == []
     assert ingest("packs", "delete", pack_id, "--yes", "--json").json == {"id": pack_id, "deleted": True}

@@ -262,7 +262,7 @@ def test_a_bug_is_70_with_a_traceback_without_secrets(
     assert (done.json["run_id"] is not None) == has_begun
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_first_signal_finishes_what_is_in_hand(
     ingest: CommandLine, sandbox: Served, pictures: Callable[..., Path], number: signal.Signals
 ) -> None:
@@ -284,6 +284,24 @@ def test_first_signal_finishes_what_is_in_hand(
     sandbox.fail()
     assert ingest("run", folder, "--pack", "P").code == 0
     assert len(set(sandbox.urls("P"))) == len(sandbox.urls("P")) == 40
+
+
+def test_a_hangup_that_nohup_has_ignored_ends_nothing(
+    ingest: CommandLine, sandbox: Served, pictures: Callable[..., Path]
+) -> None:
+    folder = pictures(6)
+    sandbox.fail({"operation": "put", "kind": "slow", "delay_s": 0.3})
+
+    def ignore() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    with ingest.start("run", folder, "--pack", "P", "--create-pack", "--json", preexec_fn=ignore) as running:
+        wait_for_requests(sandbox, "put")
+        running.signal(signal.SIGHUP)
+        done = running.finish()
+
+    assert done.code == 0, done
+    assert done.json["added"] == 6
 
 
 def test_second_signal_stops_at_once(ingest: CommandLine, sandbox: Served, pictures: Callable[..., Path]) -> None:

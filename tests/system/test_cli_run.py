@@ -80,6 +80,15 @@ def test_single_files_and_globs(ingest: CommandLine, sandbox: Served, pictures: 
     assert files.json["added"] == 2, files
 
 
+def test_a_pipe_is_no_image(ingest: CommandLine, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+
+    done = ingest("run", tmp_path / "pipe.png", "--pack", "P", "--create-pack", "--json")
+
+    assert (done.code, done.json["rejected"]) == (1, 1), done
+    assert ingest("failures", "--json").lines[0]["reason"] == "not_a_file"
+
+
 def test_limit_takes_so_many_new_images(ingest: CommandLine, pictures: Callable[..., Path]) -> None:
     folder = pictures(5)
 

@@ -85,6 +85,7 @@ def test_unknown_and_injected_variables_are_warned_of(told: Callable[..., Origin
         INGEST_PORT="tcp://10.0.0.1:80",
         INGEST_PORT_80_TCP_ADDR="10.0.0.1",
         INGEST_RATE="1",
+        INGEST_API_KEY="a.b",
         OTHER="x",
     )
     warned = "\n".join(origins.warnings)
@@ -93,7 +94,8 @@ def test_unknown_and_injected_variables_are_warned_of(told: Callable[..., Origin
     assert "Kubernetes" in warned
     assert "INGEST_PORT_80_TCP_ADDR was ignored" in warned
     assert "conurrency in" in warned
-    assert len(origins.warnings) == 4
+    assert "Was GENVIRAL_API_KEY in the environment meant?" in warned
+    assert len(origins.warnings) == 5
     assert origins.one("port", number, None) is None
 
 

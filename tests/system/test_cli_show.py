@@ -160,6 +160,7 @@ def test_the_sandbox_takes_keys_and_faults_from_files(ingest: CommandLine, tmp_p
         (["--key", "nodot"], "--key"),
         (["--faults", "nowhere.toml"], "nowhere.toml"),
         (["--keys", "bad.toml"], "Expected: [[key]]"),
+        (["--faults", "bad.toml"], "late (delay_s, status)"),
         (["--data", "/proc/nowhere"], "--data"),
         (["--port", "{port}"], "in use"),
     ],

@@ -148,6 +148,7 @@ def test_an_excerpt_is_one_short_line_without_the_secret(text: str, secret: str)
         ("https://u:p@x", "https://x"),
         ("https://x/@y", "https://x/@y"),
         ("/y?a=1", "/y"),
+        ("u:p@x/y", "x/y"),
         ("https://x?a=b@c://", "https://x"),
         ("", ""),
     ],

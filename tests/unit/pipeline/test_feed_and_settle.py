@@ -181,6 +181,25 @@ async def test_a_run_that_stops_within_a_batch_counts_all_of_it(system, model, t
     assert (summary.discovered, summary.pending) == (60, 60) == (len(system.journal.records()),) * 2
 
 
+async def test_what_waits_at_a_gate_when_the_drain_ends_was_never_sent(system, model, tmp_path):
+    """Only the add that was under way has to be looked for; the rest starts again at once."""
+    model.always(ADD, stall := Stall())
+    flow = replace(FLOW, concurrency=1, drain_timeout_s=3600.0)
+    async with system.assembled(flow=flow) as pipeline, anyio.create_task_group() as tasks:
+        tasks.start_soon(pipeline.run, [ListSource(named(*pictures(tmp_path, 30)))])
+        await stall.came.wait()
+        stored = lambda: sum(record.state is State.STORED for record in system.journal.records())  # noqa: E731
+        await until(lambda: stored() > 2)
+        system.stop.signalled(signal.SIGINT)
+        system.stop.signalled(signal.SIGINT)
+    assert stored() == 1
+    assert {record.adds_sent for record in system.journal.records() if record.state is State.PENDING} == {0}
+    model.always(ADD, None)
+    summary = await system.run()
+    assert (summary.added, summary.exit_code) == (30, 0)
+    assert len(urls(model)) == 30
+
+
 async def test_a_job_without_a_pack_or_with_a_url_is_wrong_usage(system, tmp_path):
     (path,) = pictures(tmp_path, 1)
     system.model.packs.clear()
