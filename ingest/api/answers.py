@@ -85,11 +85,13 @@ def decode(call: Call, answer: Answer, decoder: msgspec.json.Decoder[Envelope[T]
     if not 200 <= answer.status < 300:
         raise failed(call, answer)
     envelope = _parsed(answer.body, decoder)
-    if not isinstance(envelope, _Defect) and envelope.ok:
-        return envelope.data
     if isinstance(envelope, _Defect):
         raise unreadable(call, answer, _contradiction(call, answer) or _kind(call, answer, envelope))
-    raise unreadable(call, answer, _contradiction(call, answer) or "an envelope that says it failed")
+    if not envelope.ok:
+        raise unreadable(call, answer, _contradiction(call, answer) or "an envelope that says it failed")
+    if envelope.code not in {None, answer.status}:
+        raise unreadable(call, answer, f"an envelope for HTTP {envelope.code}")
+    return envelope.data
 
 
 def failed(call: Call, answer: Answer) -> RequestError:
@@ -100,6 +102,8 @@ def failed(call: Call, answer: Answer) -> RequestError:
     envelope = _parsed(answer.body, _error_envelope)
     if isinstance(envelope, _Defect) or envelope.ok:
         return unreadable(call, answer, _kind(call, answer, answer.body[:PAGE_BYTES].decode("utf-8", "replace")))
+    if envelope.code != status:
+        return unreadable(call, answer, f"an envelope for HTTP {envelope.code}, “{_quote(call, envelope.message)}”")
     code = word(envelope.error_code, _secrets(call))
     came = f"HTTP {status}{f' {code}' if code else ''}, “{_quote(call, envelope.message)}”"
     match status:

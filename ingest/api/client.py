@@ -29,14 +29,14 @@ from ingest.api.messages import (
     Subscription,
     UploadTicket,
 )
-from ingest.api.packscan import PackScanner
+from ingest.api.packscan import PackScanner, is_same_pack
 from ingest.api.target import checked, is_sendable
 from ingest.api.transport import Answer, Call, HttpTransport, NoAnswer, Transport
 from ingest.errors import ImageChanged, Rejected
 from ingest.model import Operation
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Callable, Container
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection
 
     from ingest.settings import ApiSettings
 
@@ -63,7 +63,7 @@ class PacksClient:
     Every method sends one request and never a second one. It returns the typed `data` of a success, or raises one of
 
     - `Retryable`: send it again, not before `retry_after_s`. The network, 408, 425, 429, 5xx, and whatever is not in
-      the API's envelope: HTML, an empty body, cut JSON, other types than documented.
+      the API's envelope: HTML, an empty body, cut JSON, other types than documented, the code of another status.
     - `Rejected`: 400, 404, 413 or 422. It can't work as it is.
     - `Fatal`: 401, 402 or 403. Nothing will work until a person acts.
     - `Uncertain` (`add_image` and `create_pack` only): it was sent and may have taken effect. Look before repeating it.
@@ -114,14 +114,15 @@ class PacksClient:
         There is no paging: some 600 bytes an image, unreadable beyond 32 MiB. `scan_pack` has no such limit.
         """
         path = f"/packs/{_quoted(Operation.GET_PACK, pack_id=pack_id)}"
-        return await self._ask(self._call(Operation.GET_PACK, "GET", path), _pack)
+        return await self._ask_for(pack_id, self._call(Operation.GET_PACK, "GET", path))
 
-    async def scan_pack(self, pack_id: str, wanted: Container[str]) -> PackScan:
+    async def scan_pack(self, pack_id: str, wanted: Collection[str]) -> PackScan:
         """Which of the `wanted` URLs a pack holds (`GET /packs/{packId}`), in memory that does not grow with the pack.
 
-        The answer is all or nothing: a document that is cut short, or wrong anywhere that matters, is `Retryable`.
+        The answer is all or nothing: a document that is cut short, about another pack, or wrong anywhere that matters,
+        is `Retryable`.
         """
-        scanner = PackScanner(wanted)
+        scanner = PackScanner(pack_id, wanted)
         path = f"/packs/{_quoted(Operation.GET_PACK, pack_id=pack_id)}"
         call = self._call(Operation.GET_PACK, "GET", path, sink=scanner.feed)
         answer = await self._exchange(call)
@@ -145,7 +146,7 @@ class PacksClient:
         """Change a pack's name or visibility (`PATCH /packs/{packId}`); None leaves it. `images` comes back empty."""
         path = f"/packs/{_quoted(Operation.UPDATE_PACK, pack_id=pack_id)}"
         body = _body(Operation.UPDATE_PACK, PackChange(name=name, is_public=is_public))
-        return await self._ask(self._call(Operation.UPDATE_PACK, "PATCH", path, body), _pack)
+        return await self._ask_for(pack_id, self._call(Operation.UPDATE_PACK, "PATCH", path, body))
 
     async def delete_pack(self, pack_id: str) -> None:
         """Delete a pack and what it holds (`DELETE /packs/{packId}`). `Rejected` 404: it is gone, or not in scope."""
@@ -251,6 +252,13 @@ class PacksClient:
 
     async def _ask(self, call: Call, decoder: msgspec.json.Decoder[Envelope[T]]) -> T:
         return decode(call, await self._exchange(call), decoder)
+
+    async def _ask_for(self, pack_id: str, call: Call) -> Pack:
+        answer = await self._exchange(call)
+        pack = decode(call, answer, _pack)
+        if not is_same_pack(pack.id, pack_id):
+            raise unreadable(call, answer, "a pack other than the one that was asked for")
+        return pack
 
     async def _delete(self, call: Call) -> None:
         answer = await self._exchange(call)

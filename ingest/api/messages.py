@@ -6,7 +6,7 @@ unreadable. What an answer *means* is decided in `answers`. Times are text: ISO 
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 
@@ -38,16 +38,22 @@ __all__ = [
 
 T = TypeVar("T")
 
+NonEmpty: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
+
 
 class Envelope(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """A success: `data` is there exactly when `ok` is true."""
+    """A success: `data` is there exactly when `ok` is true, and `code` is the HTTP status again."""
 
     ok: bool
     data: T
+    code: int | None = None
 
 
 class ErrorEnvelope(msgspec.Struct, frozen=True, kw_only=True):
-    """A refusal in the API's own words. All three are required: they tell it from a JSON page of some proxy."""
+    """A refusal in the API's own words. All three are required: they tell it from a JSON page of some proxy.
+
+    `code` is the HTTP status again.
+    """
 
     ok: bool
     code: int
@@ -109,7 +115,7 @@ class Pack(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImageRef(msgspec.Struct, frozen=True, kw_only=True):
-    """Where one image of a pack is: the id to delete it by and the URL it was added with."""
+    """One image of a pack: the id to delete it by, and its URL in the spelling in which it was asked for."""
 
     image_id: str
     url: str
@@ -132,8 +138,8 @@ class PackScan(msgspec.Struct, frozen=True, kw_only=True):
 class AddedImage(msgspec.Struct, frozen=True, kw_only=True):
     """An image now in a pack. `url` is the server's word for it and may differ from what was sent."""
 
-    id: str
-    url: str
+    id: NonEmpty
+    url: NonEmpty
     file_name: str | None = None
     content_type: str | None = None
 

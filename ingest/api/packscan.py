@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import ijson
 
 from ingest.api.messages import ImageRef, PackScan
+from ingest.policy.spelling import Spellings
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Generator
+    from collections.abc import Collection, Generator
 
-__all__ = ["PackScanner"]
+__all__ = ["PackScanner", "is_same_pack"]
 
 Reader: TypeAlias = "Generator[None, tuple[str, Any], None]"
 # Takes events `(kind, value)`, as ijson's basic_parse gives them, to the end of the part that it reads.
@@ -24,14 +25,18 @@ ENDS: Final = frozenset({"end_map", "end_array"})
 
 
 class PackScanner:
-    """Takes an answer in pieces of any size, and gives a `PackScan` at its end.
+    """Takes an answer of status 200 about that pack in pieces of any size, and gives a `PackScan` at its end.
 
+    An image whose url the server spells in another way (`%28` or `(`) is found under the url as it is wanted.
     `ValueError` where the answer is not what is documented; its text says what it is instead, and quotes nothing.
     """
 
-    def __init__(self, wanted: Container[str]) -> None:
-        self._wanted = wanted
+    def __init__(self, pack_id: str, wanted: Collection[str]) -> None:
+        self._asked_for = pack_id
+        self._wanted = Spellings(wanted)
         self._is_ok = False
+        self._code: object = None
+        self._pack_id: str | None = None
         self._name: str | None = None
         self._image_count: int | None = None
         self._found: list[ImageRef] = []
@@ -55,8 +60,12 @@ class PackScanner:
             raise ValueError("a JSON document that was cut short") from None
         if not self._is_ok:
             raise ValueError("an envelope that does not say ok")
-        if self._name is None or self._image_count is None:
-            raise ValueError("a pack without a name or without images")
+        if self._code not in {None, 200}:
+            raise ValueError("an envelope with the code of another status")
+        if self._pack_id is None or self._name is None or self._image_count is None:
+            raise ValueError("a pack without an id, a name or images")
+        if not is_same_pack(self._pack_id, self._asked_for):
+            raise ValueError("a pack other than the one that was asked for")
         return PackScan(name=self._name, image_count=self._image_count, found=tuple(self._found))
 
     def _document(self) -> Reader:
@@ -67,6 +76,8 @@ class PackScanner:
             kind, value = yield
             if field[1] == "ok":
                 self._is_ok = value is True
+            elif field[1] == "code":
+                self._code = value if kind in {"number", "null"} else kind
             if field[1] == "data" and kind == "start_map":
                 yield from self._pack()
             else:
@@ -79,6 +90,8 @@ class PackScanner:
             kind, value = yield
             if field[1] == "name" and kind == "string":
                 self._name = value
+            elif field[1] == "id" and kind == "string":
+                self._pack_id = value
             if field[1] == "images" and kind == "start_array":
                 yield from self._images()
             else:
@@ -106,8 +119,13 @@ class PackScanner:
                 yield from _rest_of(kind)
         if image_id is None or url is None:
             raise ValueError("a pack with an image that has no id or no url")
-        if url in self._wanted:
-            self._found.append(ImageRef(image_id=image_id, url=url))
+        if (meant := self._wanted.meant(url)) is not None:
+            self._found.append(ImageRef(image_id=image_id, url=meant))
+
+
+def is_same_pack(answered_id: str, asked_id: str) -> bool:
+    """Whether an answer is about the pack that was asked for. A person may type an id in capitals."""
+    return answered_id == asked_id or answered_id.casefold() == asked_id.casefold()
 
 
 def _rest_of(kind: str) -> Reader:

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, assert_never
 
 from ingest.journal.changes import Doubted, Missed, Sighted
-from ingest.policy.copies import is_copy, surplus
+from ingest.policy.copies import surplus
 from ingest.policy.lifecycle import State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from ingest.journal.changes import Change
     from ingest.journal.records import Record
+    from ingest.operations.holdings import Holding
 
 __all__ = ["COMPARED", "OWING", "Difference", "What", "differences", "is_owing", "mend"]
 
@@ -32,7 +33,7 @@ class What(enum.StrEnum):
     """How journal and pack disagree about one job."""
 
     MISSING = "missing"  # `added`, and not there
-    DOUBLED = "doubled"  # there more than once
+    DOUBLED = "doubled"  # there more than once, or in a surplus copy that was deleted
     STRAY = "stray"  # not `added`, and there all the same
 
 
@@ -43,23 +44,21 @@ class Difference:
     what: What
     record: Record
     copies: int
+    condemned: int = 0  # of the copies, those that were deleted, or are to be
     is_mended: bool = False
 
 
-def differences(record: Record, held: Mapping[str, int]) -> Sequence[Difference]:
-    """How the job and its pack disagree. `held` says how often the pack holds each of the job's urls."""
-    names = {url for url in (record.url, record.answered_url) if url is not None}
-    own = sum(held.get(url, 0) for url in names if is_copy(url, minted=record.url, answered=record.answered_url))
-    is_there = any(held.get(url, 0) for url in names)
-    copies = max(own, int(is_there))  # under a name that others may share it is there, and surely once only
+def differences(record: Record, held: Holding) -> Sequence[Difference]:
+    """How the job and what its pack holds of it disagree."""
     found: list[What] = []
-    if record.state is State.ADDED and not is_there:
+    if record.state is State.ADDED and not held.copies:
         found.append(What.MISSING)
-    if record.state is not State.ADDED and is_there:
+    if record.state is not State.ADDED and held.copies:
         found.append(What.STRAY)
-    if copies > 1:
+    if held.copies > 1 or held.condemned:
         found.append(What.DOUBLED)
-    return [Difference(what=what, record=record, copies=copies) for what in found]
+    copies = held.copies + held.condemned
+    return [Difference(what=what, record=record, copies=copies, condemned=held.condemned) for what in found]
 
 
 def is_owing(record: Record) -> bool:
@@ -79,7 +78,9 @@ def mend(difference: Difference) -> Change | None:
         case What.STRAY:
             return None if record.state in OWING else Sighted(job_id=record.job_id)
         case What.DOUBLED:
-            may_delete = surplus(difference.copies, adds_sent=record.adds_sent, condemned=len(record.condemned))
+            count = difference.copies - difference.condemned
+            is_surplus = surplus(count, adds_sent=record.adds_sent, condemned=len(record.condemned)) > 0
+            may_delete = is_surplus or difference.condemned > 0
             return Doubted(job_id=record.job_id) if may_delete and not record.audit_is_open else None
         case _:
             assert_never(difference.what)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -17,10 +16,11 @@ import anyio
 from ingest.errors import GaveUp, StopError, UsageError
 from ingest.model import JobId, SummaryError
 from ingest.operations.differences import COMPARED, Difference, What, differences, is_owing, mend
+from ingest.operations.holdings import Holdings, Names
 from ingest.policy.lifecycle import State
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Container, Iterable, Mapping, Sequence
 
     from ingest.api.messages import PackScan
     from ingest.journal.base import JournalMender
@@ -40,7 +40,7 @@ class PackView(Protocol):
         """The journal has jobs of these packs, which that key saw last: a key that sees none of them is refused."""
         ...
 
-    async def scan(self, pack_id: PackId, wanted: Container[str]) -> PackScan | None:
+    async def scan(self, pack_id: PackId, wanted: Collection[str]) -> PackScan | None:
         """Which of the `wanted` urls the pack holds; None where it is surely out of this key's sight."""
         ...
 
@@ -161,28 +161,28 @@ class Verification:
         return total
 
     async def _compare_one(self, pack_id: PackId, watched: Container[JobId]) -> _Compared:
-        wanted = {
-            url
-            async for record in self._records(pack_id)
-            for url in (record.url, record.answered_url)
-            if url is not None
-        }
+        names = Names()
+        async for record in self._records(pack_id):
+            names.note(record)
+        wanted = names.close()
         if not wanted:
             return _Compared()
         scan = await self._packs.scan(pack_id, wanted)
-        found = await self._judge(pack_id, scan, watched)
+        found = await self._judge(pack_id, names, scan, watched)
         if scan is not None and scan.began_at < self._calm_at and any(map(self._is_young, found.differences)):
             # Its add was answered a moment before this command began, and reads may lag behind.
             await anyio.sleep(self._calm_at - time.monotonic())
-            found = await self._judge(pack_id, await self._packs.scan(pack_id, wanted), watched)
+            found = await self._judge(pack_id, names, await self._packs.scan(pack_id, wanted), watched)
         return found
 
-    async def _judge(self, pack_id: PackId, scan: PackScan | None, watched: Container[JobId]) -> _Compared:
-        held: Mapping[str, int] = Counter(image.url for image in scan.found) if scan is not None else {}
+    async def _judge(
+        self, pack_id: PackId, names: Names, scan: PackScan | None, watched: Container[JobId]
+    ) -> _Compared:
+        holdings = Holdings(names, scan.found if scan is not None else ())
         found = _Compared(gone=set() if scan is not None else {pack_id})
         async for record in self._records(pack_id):
             found.checked += 1
-            disagreements = differences(record, held)
+            disagreements = differences(record, holdings.of(record))
             found.differences += disagreements
             if is_owing(record):
                 found.owing.add(pack_id)

@@ -10,7 +10,8 @@ import contextlib
 import math
 import random
 import time
-from dataclasses import dataclass, field
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -27,7 +28,7 @@ from ingest.policy.copies import is_copy, surplus
 from ingest.policy.retry import backoff_s
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
     from ingest.api.client import PacksClient
     from ingest.api.messages import PackScan
@@ -50,13 +51,28 @@ log = get_logger("pipeline")
 READ_SPACING: Final = 10.0
 # Between two reads of one pack lie at least ten times their duration: a pack is answered whole, however large.
 
+DELETE_ROUNDS: Final = 3
+# So often is a copy deleted that is still listed after it was: then it is left to a later run.
+
+MISSED: Final = "missed"
+# The reason of a job that a comparison with its pack parked, until an add of it is sent.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Audit:
+    """An audit that is owed. `since` is when its last add, or the last delete for it, ended (monotonic seconds)."""
+
+    record: Record
+    since: float
+    deletes: int = 0  # rounds of them in this run
+
 
 @dataclass(slots=True)
 class _Debts:
     """What one pack is to be read for. Times are monotonic seconds."""
 
     parked: dict[JobId, tuple[Work, float]] = field(default_factory=dict)  # with the end of its last add
-    audits: dict[JobId, tuple[Record, float]] = field(default_factory=dict)  # with the end of its last add
+    audits: dict[JobId, _Audit] = field(default_factory=dict)
     unended: set[JobId] = field(default_factory=set)  # audits whose last add has not ended: a read says nothing yet
     not_before: float = -math.inf
     failures: int = 0
@@ -65,7 +81,7 @@ class _Debts:
         """When a read would settle something."""
         # Both are in the order of the ends, so the first is the earliest: thousands may wait.
         parked = next((ended_at for _, ended_at in self.parked.values()), math.inf)
-        audits = next((ended_at for _, ended_at in self.audits.values()), math.inf)
+        audits = next((audit.since for audit in self.audits.values()), math.inf)
         return max(self.not_before, min(parked, audits) + settle_delay_s)
 
 
@@ -136,13 +152,13 @@ class Reconciler:
         debts = self._of(work.record.pack_id)
         if work.record.job_id in debts.unended:
             debts.unended.remove(work.record.job_id)
-            debts.audits[work.record.job_id] = (work.record, time.monotonic())
+            debts.audits[work.record.job_id] = _Audit(record=work.record, since=time.monotonic())
             self._changed.beat()
 
     def inherit(self, audits: Iterable[Record]) -> None:
         """Audits that earlier runs left open: their adds ended before this moment."""
         for record in audits:
-            self._of(record.pack_id).audits[record.job_id] = (record, time.monotonic())
+            self._of(record.pack_id).audits[record.job_id] = _Audit(record=record, since=time.monotonic())
         self._changed.beat()
 
     async def nothing_owed(self) -> None:
@@ -178,7 +194,7 @@ class Reconciler:
         parked, audits = dict(debts.parked), dict(debts.audits)
         wanted = {
             url
-            for record in (*(work.record for work, _ in parked.values()), *(record for record, _ in audits.values()))
+            for record in (*(work.record for work, _ in parked.values()), *(audit.record for audit in audits.values()))
             for url in (record.url, record.answered_url)
             if url is not None
         }
@@ -223,11 +239,12 @@ class Reconciler:
         self, debts: _Debts, parked: Mapping[JobId, tuple[Work, float]], scan: PackScan
     ) -> Sequence[Work]:
         """Settle those that were found, and those whose attempts are used up; the others that are surely absent."""
-        image_ids = {image.url: image.image_id for image in reversed(scan.found)}
+        condemned = {image_id for work, _ in parked.values() for image_id in work.record.condemned}
+        image_ids = {image.url: image.image_id for image in reversed(scan.found) if image.image_id not in condemned}
         missing: list[Work] = []
         for job_id, (work, ended_at) in parked.items():
             record = work.record
-            image_id = image_ids.get(record.url or "") or image_ids.get(record.answered_url or "")
+            image_id = next((image_ids[url] for url in _names(record) if url in image_ids), None)
             if image_id is not None:
                 del debts.parked[job_id]
                 self._recorder.uncertain("found")
@@ -255,52 +272,65 @@ class Reconciler:
                 absent.append(work)
         return absent
 
-    async def _audit(
-        self, pack_id: PackId, debts: _Debts, audits: Mapping[JobId, tuple[Record, float]], scan: PackScan
-    ) -> None:
+    async def _audit(self, pack_id: PackId, debts: _Debts, audits: Mapping[JobId, _Audit], scan: PackScan) -> None:
         failure: RequestError | None = None
+        places: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)  # in pack order
+        for place, image in enumerate(scan.found):
+            places[image.url].append((place, image.image_id))
         for job_id, owed in audits.items():
-            if debts.audits.get(job_id) is not owed or scan.began_at < owed[1] + self._settings.settle_delay_s:
+            if debts.audits.get(job_id) is not owed or scan.began_at < owed.since + self._settings.settle_delay_s:
                 continue
             try:
-                image_id = await self._delete_surplus(pack_id, debts, owed, scan)
+                await self._audit_one(debts, owed, places)
             except Rejected as error:
-                # This run can't; the journal keeps the audit open, and the run is not finished (75).
-                log.warning("audit.refused", job=job_id, pack_id=pack_id, reason=error.reason, error=str(error))
-                self.unpaid += 1
+                self._leave(debts, owed, reason=error.reason, error=str(error))
             except (Fatal, Retryable) as error:
                 failure = error
-                continue
-            else:
-                self._settler.record(AuditClosed(job_id=job_id, image_id=image_id))
-            del debts.audits[job_id]
         if failure is None:
             debts.failures = 0
         else:
             self._back_off(pack_id, debts, failure)
 
-    async def _delete_surplus(
-        self, pack_id: PackId, debts: _Debts, owed: tuple[Record, float], scan: PackScan
-    ) -> str | None:
-        """Delete what may be deleted of a job's copies; the id of the one that stays."""
-        record, ended_at = owed
-        copies = [
-            image.image_id
-            for image in scan.found
-            if is_copy(image.url, minted=record.url, answered=record.answered_url)
-        ]
+    async def _audit_one(self, debts: _Debts, owed: _Audit, places: Mapping[str, Sequence[tuple[int, str]]]) -> None:
+        """Delete what may be deleted of a job's copies; close its audit where none of them was to be deleted."""
+        record = owed.record
+        work = self._open.get(record.job_id)
+        if work is not None and work.is_absent:
+            _put_off(debts, owed)  # its next add is about to be sent, and owes an audit of its own
+            return
+        names = {
+            url
+            for url in (record.url, record.answered_url)
+            if url is not None and is_copy(url, minted=record.url, answered=record.answered_url)
+        }
+        listed = sorted(place for name in names for place in places.get(name, ()))
+        copies = dict.fromkeys(image_id for _, image_id in listed)  # one that is listed twice is one image
         kept = [image_id for image_id in copies if image_id not in record.condemned]
         count = surplus(len(kept), adds_sent=record.adds_sent, condemned=len(record.condemned))
         if count:
             # Durable first: whatever becomes of the deletes, no other copy ever goes in the place of one of these.
             condemned = Condemned(job_id=record.job_id, image_ids=tuple(kept[1 : 1 + count]))
             record = await self._journal.submit(condemned)
-            debts.audits[record.job_id] = (record, ended_at)
-        for image_id in copies:
-            if image_id in record.condemned:
-                await self._delete(pack_id, image_id)
-                log.info("copy.deleted", job=record.job_id, pack_id=pack_id, image_id=image_id)
-        return kept[0] if kept else None
+            owed = debts.audits[record.job_id] = replace(owed, record=record)
+        doomed = [image_id for image_id in copies if image_id in record.condemned]
+        if not doomed:
+            self._settler.record(AuditClosed(job_id=record.job_id, image_id=kept[0] if kept else None))
+            del debts.audits[record.job_id]
+        elif owed.deletes == DELETE_ROUNDS:
+            self._leave(debts, owed, reason="not_deleted", error=f"{', '.join(doomed)} listed after every delete")
+        else:
+            for image_id in doomed:
+                await self._delete(record.pack_id, image_id)
+                log.info("copy.deleted", job=record.job_id, pack_id=record.pack_id, image_id=image_id)
+            # That a delete was answered with success is no proof: a read that shows none of them is.
+            _put_off(debts, replace(owed, deletes=owed.deletes + 1))
+
+    def _leave(self, debts: _Debts, owed: _Audit, *, reason: str, error: str) -> None:
+        """This run can't pay it; the journal keeps the audit open, and the run is not finished (75)."""
+        record = owed.record
+        log.warning("audit.refused", job=record.job_id, pack_id=record.pack_id, reason=reason, error=error)
+        self.unpaid += 1
+        del debts.audits[record.job_id]
 
     async def _delete(self, pack_id: PackId, image_id: str) -> None:
         try:
@@ -339,11 +369,30 @@ class Reconciler:
             else:
                 continue
             del debts.parked[job_id]
-        for job_id, (_, ended_at) in list(debts.audits.items()):
-            if begun < ended_at + self._settings.settle_delay_s:
+        for job_id, audit in list(debts.audits.items()):
+            if begun < audit.since + self._settings.settle_delay_s:
                 continue
             if is_gone:
                 self._settler.record(AuditClosed(job_id=job_id))  # a pack that is gone holds no copy
             else:
                 self.unpaid += 1
             del debts.audits[job_id]
+
+
+def _put_off(debts: _Debts, audit: _Audit) -> None:
+    """It is due a settle delay from now; at the end, for audits are in the order in which they fall due."""
+    del debts.audits[audit.record.job_id]
+    debts.audits[audit.record.job_id] = replace(audit, since=time.monotonic())
+
+
+def _names(record: Record) -> Iterator[str]:
+    """The urls under which a lookup finds the job.
+
+    What was missed although the pack holds the url that its add was answered with is not there: that image is another
+    job's, unless the url is this job's alone.
+    """
+    if record.url is not None:
+        yield record.url
+    answered = record.answered_url
+    if answered is not None and (record.reason != MISSED or is_copy(answered, minted=record.url, answered=answered)):
+        yield answered

@@ -15,7 +15,7 @@ from ingest.pipeline.packs import Sight
 from ingest.pipeline.retry import Few
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping
+    from collections.abc import Collection, Mapping
 
     from ingest.api.client import PacksClient
     from ingest.api.messages import PackScan
@@ -39,7 +39,7 @@ class View:
         """See `PackView.remember`."""
         self._packs.remember(packs)
 
-    async def scan(self, pack_id: PackId, wanted: Container[str]) -> PackScan | None:
+    async def scan(self, pack_id: PackId, wanted: Collection[str]) -> PackScan | None:
         """See `PackView.scan`."""
         try:
             return await self._retrying(lambda: self._client.scan_pack(pack_id, wanted), attempts=Few())

@@ -42,6 +42,11 @@ REPEATABLE = tuple(name for name in API_METHODS if name not in LASTING)
 
 HTML = b"<!DOCTYPE html><html><title>Bad gateway</title></html>"
 IMAGE = '{"id":"i","url":"https://cdn.example/x","deleted":true}'
+EVERYTHING = (  # what is enough for every endpoint
+    '{"id":"p","name":"n","image_count":0,"is_public":false,"images":[],"url":"https://cdn.example/x","packs":[],'
+    '"files":[],"total":0,"limit":1,"offset":0,"scope":"workspace","uploadUrl":"https://storage.example/x",'
+    '"contentType":"image/png","expiresIn":600}'
+)
 
 
 def error_of(method: Method, end: Any) -> RequestError:
@@ -125,12 +130,50 @@ def test_a_refusal_in_a_success_is_told_in_the_words_of_the_api() -> None:
 
 @pytest.mark.parametrize("status", [200, 201, 202, 299])
 def test_any_2xx_with_the_right_data_is_a_success(status: int) -> None:
-    assert run(client_of(answer(status, ok(IMAGE))).add_image("p", "u")).id == "i"
+    assert run(client_of(answer(status, ok(IMAGE, code=status))).add_image("p", "u")).id == "i"
 
 
-def test_the_http_status_rules_over_the_code_in_the_body() -> None:
-    assert run(client_of(answer(201, ok(IMAGE, code=500))).add_image("p", "u")).id == "i"
-    assert type(error_of(API_METHODS["get_pack"], answer(404, refusal(401)))) is Rejected
+@pytest.mark.parametrize("code", [b"", b'"code":null,'])
+def test_a_success_may_leave_the_code_out(code: bytes) -> None:
+    for method in API_METHODS.values():
+        error = None
+        try:
+            run(method(client_of(answer(200, ok(EVERYTHING).replace(b'"code":200,', code)))))  # type: ignore[arg-type]
+        except RequestError as raised:
+            error = raised
+        assert error is None
+
+
+@pytest.mark.parametrize("name", API_METHODS)
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        *((status, ok("EVERYTHING", code=500)) for status in (200, 201)),
+        (200, ok("EVERYTHING", code=201)),
+        (200, ok("EVERYTHING").replace(b'"code":200', b'"code":"200"')),
+        (200, ok("EVERYTHING").replace(b'"code":200', b'"code":true')),
+        *((status, refusal(500, "internal")) for status in (400, 401, 402, 403, 404, 413, 422, 429, 503)),
+        (404, refusal(401)),
+        (500, refusal(404, "not_found")),
+    ],
+)
+def test_an_envelope_for_another_status_says_nothing(name: str, status: int, body: bytes) -> None:
+    error = error_of(API_METHODS[name], answer(status, body.replace(b"EVERYTHING", EVERYTHING.encode())))
+    assert type(error) is (Uncertain if name in LASTING else Retryable)
+    assert (error.status, error.error_code, error.failure) == (status, None, RequestFailure.UNREADABLE)
+
+
+@pytest.mark.parametrize("data", ['{"id":"","url":"u"}', '{"id":"i","url":""}', '{"id":"i"}', '{"url":"u"}'])
+def test_an_add_that_does_not_tell_what_it_added_is_uncertain(data: str) -> None:
+    error = error_of(API_METHODS["add_image"], answer(201, ok(data, code=201)))
+    assert (type(error), error.failure) == (Uncertain, RequestFailure.UNREADABLE)
+
+
+@pytest.mark.parametrize("name", ["get_pack", "scan_pack", "update_pack"])
+def test_another_pack_than_the_one_that_was_asked_for_tells_nothing_of_it(name: str) -> None:
+    error = error_of(API_METHODS[name], answer(200, ok(EVERYTHING.replace('"id":"p"', '"id":"q"'))))
+    assert (type(error), error.failure) == (Retryable, RequestFailure.UNREADABLE)
+    assert "a pack other than" in str(error)
 
 
 def test_a_delete_that_says_it_did_not() -> None:

@@ -78,7 +78,7 @@ def test_scan_pack() -> None:
 
 
 def test_create_pack() -> None:
-    client = client_of(answer(201, ok(PACK)))
+    client = client_of(answer(201, ok(PACK, code=201)))
     pack = run(client.create_pack("n", is_public=True))
     assert pack == Pack(
         id="p", name="n", image_count=2, is_public=True, images=(), created_at="2026-02-17T11:02:00.000Z"
@@ -110,7 +110,7 @@ def test_delete_pack(data: str) -> None:
 )
 def test_add_image(file_name: str | None, body: dict[str, str]) -> None:
     data = '{"id":"i","url":"u2","file_name":"03.jpg","content_type":"image/jpeg"}'
-    client = client_of(answer(201, ok(data)))
+    client = client_of(answer(201, ok(data, code=201)))
     image = run(client.add_image("p", "u", file_name))
     assert image == AddedImage(id="i", url="u2", file_name="03.jpg", content_type="image/jpeg")
     assert (sent(client).method, sent(client).url) == ("POST", f"{BASE_URL}/packs/p/images")
@@ -124,7 +124,7 @@ def test_delete_image() -> None:
 
 
 def test_upload_file() -> None:
-    client = client_of(answer(201, ok(TICKET)))
+    client = client_of(answer(201, ok(TICKET, code=201)))
     ticket = run(client.upload_file("image/jpeg", filename="a.jpg", size_bytes=7))
     assert ticket == UploadTicket(
         upload_url="https://storage.example.com/a%2Fb/c?X-Amz-Credential=k%2F1&X-Amz-Signature=0123abcd",
@@ -138,7 +138,7 @@ def test_upload_file() -> None:
 
 def test_put_file_sends_the_bytes_that_were_meant() -> None:
     client = client_of(answer(200))
-    ticket = run(client_of(answer(201, ok(TICKET))).upload_file("image/jpeg"))
+    ticket = run(client_of(answer(201, ok(TICKET, code=201))).upload_file("image/jpeg"))
     with pytest.raises(ImageChanged):
         run(client.put_file(ticket, b"bytes", content_type="image/jpeg", content_length=6))
     assert client._transport.calls == []  # type: ignore[attr-defined]
@@ -146,7 +146,7 @@ def test_put_file_sends_the_bytes_that_were_meant() -> None:
 
 def test_put_file_takes_no_key_along() -> None:
     client = client_of(answer(200))
-    ticket = run(client_of(answer(201, ok(TICKET))).upload_file("image/jpeg"))
+    ticket = run(client_of(answer(201, ok(TICKET, code=201))).upload_file("image/jpeg"))
     run(client.put_file(ticket, b"bytes", content_type="image/jpeg", content_length=5))
     call = sent(client)
     assert (call.method, call.url, call.body, call.content_length) == ("PUT", ticket.upload_url, b"bytes", 5)
@@ -249,7 +249,7 @@ async def test_a_rotated_key_is_used_at_once(tmp_path: Any) -> None:
 def test_nothing_that_is_printed_holds_a_secret() -> None:
     from rich.pretty import pretty_repr
 
-    client = client_of(answer(201, ok(TICKET)))
+    client = client_of(answer(201, ok(TICKET, code=201)))
     ticket = run(client.upload_file("image/jpeg"))
     put = client_of(answer(200))
     run(put.put_file(ticket, b"x", content_type="image/jpeg", content_length=1))

@@ -28,7 +28,7 @@ def document(data: Any = PACK, **changes: Any) -> bytes:
 
 
 def scan(pieces: list[bytes], *wanted: str) -> PackScan:
-    scanner = PackScanner(frozenset(wanted))
+    scanner = PackScanner("p", frozenset(wanted))
     for piece in pieces:
         scanner.feed(piece)
     return scanner.finish()
@@ -54,7 +54,31 @@ def test_takes_pieces_of_one_byte() -> None:
 
 
 def test_an_empty_pack_has_no_images() -> None:
-    assert scan([document({"name": "n", "images": []})]) == PackScan(name="n", image_count=0, found=())
+    assert scan([document({"id": "p", "name": "n", "images": []})]) == PackScan(name="n", image_count=0, found=())
+
+
+@pytest.mark.parametrize("changes", [{"code": None}, {"code": 200.0}])
+def test_a_code_that_says_nothing_else_is_let_pass(changes: dict[str, Any]) -> None:
+    assert scan([document(**changes)]).image_count == 3
+
+
+def test_an_id_may_be_asked_for_in_capitals() -> None:
+    assert scan([document({"id": "P", "name": "n", "images": []})]).image_count == 0
+
+
+def test_an_image_is_found_as_it_is_wanted_however_the_server_spells_it() -> None:
+    images = [
+        {"id": "decoded", "url": "https://cdn.test/a(1)é.jpg"},
+        {"id": "lower", "url": "https://cdn.test/a%281%29%c3%a9.jpg"},
+        {"id": "same", "url": "https://cdn.test/a%281%29%C3%A9.jpg"},
+        {"id": "escaped", "url": "https://cdn.test/%62.jpg"},
+        {"id": "another", "url": "https://cdn.test/a%2F1.jpg"},
+    ]
+    ours, plain = "https://cdn.test/a%281%29%C3%A9.jpg", "https://cdn.test/b.jpg"
+    found = scan([document({**PACK, "images": images})], ours, plain, "https://cdn.test/a/1.jpg").found
+    assert [(image.image_id, image.url) for image in found] == [
+        ("decoded", ours), ("lower", ours), ("same", ours), ("escaped", plain),
+    ]  # fmt: skip
 
 
 def test_a_cut_at_any_byte_gives_nothing() -> None:
@@ -80,20 +104,24 @@ def test_a_cut_at_any_byte_gives_nothing() -> None:
         document(ok=1),
         document(None),
         document([]),
-        document({"name": "n"}),
-        document({"images": []}),
-        document({"name": 1, "images": []}),
-        document({"name": "n", "images": {}}),
-        document({"name": "n", "images": None}),
-        document({"name": "n", "images": ["u1"]}),
-        document({"name": "n", "images": [[{"id": "i", "url": "u"}]]}),
-        document({"name": "n", "images": [{"id": "i"}]}),
-        document({"name": "n", "images": [{"url": "u1"}]}),
-        document({"name": "n", "images": [{"id": 1, "url": "u1"}]}),
-        document({"name": "n", "images": [{"id": "i", "url": ["u1"]}]}),
-        b'{"ok":true,"data":{"name":"\xff","images":[]}}',
-        b'{"ok":true,"data":{"name":"n","images":[],"n":1e9999999999999999999}}',
-        b'{"ok":true,"data":{"name":"n","images":[],"n":%b}}' % (b"9" * 5000),
+        *(document(PACK, code=code) for code in (201, 404, 200.5, "200", True, [200], {})),
+        document({"id": "p", "name": "n"}),
+        document({"id": "p", "images": []}),
+        document({"name": "n", "images": []}),
+        document({"id": None, "name": "n", "images": []}),
+        document({"id": "another", "name": "n", "images": []}),
+        document({"id": "p", "name": 1, "images": []}),
+        document({"id": "p", "name": "n", "images": {}}),
+        document({"id": "p", "name": "n", "images": None}),
+        document({"id": "p", "name": "n", "images": ["u1"]}),
+        document({"id": "p", "name": "n", "images": [[{"id": "i", "url": "u"}]]}),
+        document({"id": "p", "name": "n", "images": [{"id": "i"}]}),
+        document({"id": "p", "name": "n", "images": [{"url": "u1"}]}),
+        document({"id": "p", "name": "n", "images": [{"id": 1, "url": "u1"}]}),
+        document({"id": "p", "name": "n", "images": [{"id": "i", "url": ["u1"]}]}),
+        b'{"ok":true,"data":{"id":"p","name":"\xff","images":[]}}',
+        b'{"ok":true,"data":{"id":"p","name":"n","images":[],"n":1e9999999999999999999}}',
+        b'{"ok":true,"data":{"id":"p","name":"n","images":[],"n":%b}}' % (b"9" * 5000),
     ],
 )
 def test_any_other_document_is_an_error(body: bytes) -> None:
@@ -119,7 +147,9 @@ values = st.recursive(
 image = st.fixed_dictionaries(
     {"id": st.text(), "url": st.sampled_from(["u1", "u2", "ü"])}, optional={"metadata": values, "images": values}
 )
-pack = st.fixed_dictionaries({"name": st.text(), "images": st.lists(image, max_size=5)}, optional={"data": values})
+pack = st.fixed_dictionaries(
+    {"id": st.just("p"), "name": st.text(), "images": st.lists(image, max_size=5)}, optional={"data": values}
+)
 
 
 @given(pack, st.lists(st.integers(0, 400)))

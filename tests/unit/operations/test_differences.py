@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from ingest.api.messages import ImageRef
 from ingest.journal import rules
 from ingest.journal.changes import Doubted, Missed, Sighted
 from ingest.journal.records import Record
 from ingest.model import JobId, Locator, PackId, RunId
 from ingest.operations.differences import COMPARED, Difference, What, differences, is_owing, mend
+from ingest.operations.holdings import Holding, Holdings, Names
 from ingest.policy.copies import is_copy, surplus
 from ingest.policy.lifecycle import State
 
@@ -34,8 +38,21 @@ def job(state: State = State.ADDED, **fields: object) -> Record:
     )
 
 
-def told(record: Record, held: dict[str, int]) -> list[tuple[str, int]]:
-    return [(difference.what.value, difference.copies) for difference in differences(record, held)]
+def held_of(records: list[Record], held: dict[str, int], *images: tuple[str, str]) -> list[Holding]:
+    """What each of them has of a pack with so many images under each url, and these, by id and url."""
+    names = Names()
+    for record in records:
+        names.note(record)
+    wanted = names.close()
+    urls = [url for url, count in held.items() for _ in range(count)]
+    every = [*images, *((f"image {number}", url) for number, url in enumerate(urls))]
+    holdings = Holdings(names, [ImageRef(image_id=image_id, url=url) for image_id, url in every if url in wanted])
+    return [holdings.of(record) for record in records]
+
+
+def told(record: Record, held: dict[str, int], *images: tuple[str, str]) -> list[tuple[str, int]]:
+    (holding,) = held_of([record], held, *images)
+    return [(difference.what.value, difference.copies) for difference in differences(record, holding)]
 
 
 @pytest.mark.parametrize(
@@ -78,6 +95,55 @@ def test_a_pack_may_have_it_under_the_servers_name(
     assert told(job(answered_url=answered), held) == expected
 
 
+@pytest.mark.parametrize("state", COMPARED)
+def test_a_copy_that_was_deleted_and_is_there_is_no_image_of_the_job_and_to_go(state: State) -> None:
+    record = job(state, adds_sent=2, condemned=("gone",), audit_is_open=state is State.STORED)
+    is_added, is_stray = state is State.ADDED, state is not State.ADDED
+    assert told(record, {}, ("gone", OURS)) == [("missing", 1)] * is_added + [("doubled", 1)]
+    assert told(record, {OURS: 1}, ("gone", OURS)) == [("stray", 2)] * is_stray + [("doubled", 2)]
+    assert told(record, {OURS: 1}, ("another's", OURS))[-1] == ("doubled", 2)
+    assert told(record, {OURS: 1}) == [("stray", 1)] * is_stray
+
+
+def test_an_image_that_is_listed_twice_is_one() -> None:
+    assert told(job(adds_sent=2), {}, ("one", OURS), ("one", OURS)) == []
+
+
+def test_an_image_counts_for_one_job_only() -> None:
+    other = "https://cdn.test/other.jpg"
+    first, second = job(answered_url=other), job(job_id=JobId(2), url=other)
+    third, fourth = (job(job_id=JobId(n), url=f"https://cdn.test/{n}.jpg", answered_url=FOREIGN) for n in (3, 4))
+    jobs = [first, second, third, fourth]
+
+    def copies(held: dict[str, int]) -> list[int]:
+        return [holding.copies for holding in held_of(jobs, held)]
+
+    assert copies({other: 1, FOREIGN: 1}) == [0, 1, 1, 0]
+    assert copies({other: 2, FOREIGN: 2}) == [0, 2, 1, 1]
+    assert copies({FOREIGN: 1, third.url or "": 1}) == [0, 0, 1, 1]  # what has its own needs no other
+    # An answer with another job's image under that one's own name, in whatever order they come.
+    liar, owner = job(url="https://cdn.test/liar.jpg", answered_url=SERVERS), job(job_id=JobId(2), answered_url=SERVERS)
+    assert [holding.copies for holding in held_of([liar, owner], {SERVERS: 1})] == [0, 1]
+
+
+NAMES = [f"https://cdn.test/{letter}.jpg" for letter in "abcd"]
+
+
+@given(
+    st.lists(st.none() | st.sampled_from([*NAMES, FOREIGN]), max_size=4), st.lists(st.sampled_from([*NAMES, FOREIGN]))
+)
+def test_no_more_images_are_counted_than_the_pack_holds(answers: list[str | None], urls: list[str]) -> None:
+    jobs = [
+        job(job_id=JobId(n), url=url, answered_url=answer if answer != url else None)
+        for n, (url, answer) in enumerate(zip(NAMES, answers, strict=False))
+    ]
+    holdings = held_of(jobs, {url: urls.count(url) for url in urls})
+    assert sum(holding.copies for holding in holdings) <= len(urls)
+    for record, holding in zip(jobs, holdings, strict=True):
+        assert holding.copies >= urls.count(record.url or "")
+        assert bool(differences(record, holding)) == (holding.copies != 1)
+
+
 @pytest.mark.parametrize(
     ("what", "record", "expected"),
     [
@@ -98,20 +164,27 @@ def test_what_the_journal_is_told(what: What, record: Record, expected: object) 
     assert mend(Difference(what=what, record=record, copies=0 if what is What.MISSING else 2)) == expected
 
 
+@pytest.mark.parametrize("audit_is_open", [False, True])
+def test_a_copy_that_was_deleted_and_is_there_is_deleted_again(audit_is_open: bool) -> None:
+    record = job(adds_sent=2, condemned=("image-1",), audit_is_open=audit_is_open)
+    difference = Difference(what=What.DOUBLED, record=record, copies=2, condemned=1)
+    assert mend(difference) == (None if audit_is_open else Doubted(job_id=JobId(1)))
+
+
 @pytest.mark.parametrize("state", COMPARED)
-@pytest.mark.parametrize("held", [{}, {OURS: 1}, {OURS: 2}, {OURS: 9}])
-@pytest.mark.parametrize("adds_sent", [1, 2, 5])
-@pytest.mark.parametrize("condemned", [(), ("image-1",)])
+@pytest.mark.parametrize("copies", [0, 1, 2, 9])
+@pytest.mark.parametrize(("adds_sent", "condemned"), [(1, 0), (2, 0), (2, 1), (5, 0), (5, 1), (5, 4)])
 def test_whatever_is_told_can_happen_and_leaves_a_debt(
-    state: State, held: dict[str, int], adds_sent: int, condemned: tuple[str, ...]
+    state: State, copies: int, adds_sent: int, condemned: int
 ) -> None:
     # What is stored was sent once, or owes the audit that a second add opens.
     record = job(
         state,
         adds_sent=adds_sent,
-        condemned=condemned,
+        condemned=tuple(f"image-{number}" for number in range(condemned)),
         audit_is_open=state is State.STORED and adds_sent > 1,
     )
+    held = Holding(copies=copies, condemned=condemned)
     for change in [change for difference in differences(record, held) if (change := mend(difference)) is not None]:
         record = rules.apply(record, change, now=2.0, run_id=RunId("run-2"))
         assert is_owing(record)

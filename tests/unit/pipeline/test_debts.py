@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
-from pipeline_model import BASE, FLOW, ListSource, Stall, named, page, pictures, refused, silence, until
+from pipeline_model import BASE, FLOW, ListSource, Stall, envelope, named, page, pictures, refused, silence, until
 
 from ingest import assemble
 from ingest.errors import GaveUp, Refused
-from ingest.journal.changes import Doubted, Missed, Sighted
+from ingest.journal.changes import Condemned, Doubted, Missed, Sighted
 from ingest.journal.memory import MemoryJournal
 from ingest.model import Operation, PackId
 from ingest.policy.lifecycle import State
@@ -85,6 +85,47 @@ async def test_a_stray_is_found_and_not_added_again(system, model, tmp_path):
     await pay(system)
 
     assert (system.journal.records()[0].state, model.count(ADD)) == (State.ADDED, 1)
+
+
+async def test_what_was_answered_with_another_jobs_image_is_added_again(system, model, tmp_path):
+    """The lookup of what a comparison missed does not take the other job's image for it."""
+
+    async def lie(_call, _do):
+        image_id, url = model.packs["pack-1"].images[0]
+        return envelope(201, {"id": image_id, "url": url})
+
+    first, second = pictures(tmp_path, 2)
+    await system.run(ListSource(named(first)))
+    model.next(ADD, lie)
+    assert (await system.run(ListSource(named(second)))).added == 1
+    missed = system.journal.records()[1]
+    assert (len(model.packs["pack-1"].urls), missed.answered_url) == (1, model.packs["pack-1"].urls[0])
+    await system.journal.submit(Missed(job_id=missed.job_id))
+
+    assert (await pay(system)).exit_code == 0
+
+    assert sorted(model.packs["pack-1"].urls) == sorted(record.url for record in system.journal.records())
+    assert [(record.state, record.audit_is_open) for record in system.journal.records()] == [(State.ADDED, False)] * 2
+
+
+async def test_a_copy_that_was_to_go_is_not_what_a_lookup_finds(system, model, tmp_path):
+    model.next(ADD, silence())
+    await system.run(ListSource(named(*pictures(tmp_path, 1))))
+    pack = model.packs["pack-1"]
+    ((kept, url),) = pack.images
+    (record,) = system.journal.records()
+    await system.journal.submit(Condemned(job_id=record.job_id, image_ids=("copy",)))
+    await system.journal.submit(Missed(job_id=record.job_id))
+    await system.journal.submit(Doubted(job_id=record.job_id))
+    # Somebody deleted the one that was kept; the other was never deleted.
+    pack.images = [("copy", url)]
+
+    assert (await pay(system)).exit_code == 0
+
+    (record,) = system.journal.records()
+    ((image_id, left),) = pack.images
+    assert (left, record.image_id, record.state, record.audit_is_open) == (url, image_id, State.ADDED, False)
+    assert image_id not in {"copy", kept}
 
 
 async def test_a_doubt_deletes_what_two_adds_account_for_and_never_more(system, model, tmp_path):

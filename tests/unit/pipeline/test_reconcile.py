@@ -187,6 +187,63 @@ async def test_a_delete_that_fails_is_tried_again_after_a_pause(system, model, t
     assert len(urls(model)) == 1
 
 
+def lying(times: int):
+    """Deletes that are answered with success and do nothing, so often."""
+
+    async def step(_call, _do):
+        return envelope(200, {"id": "image-2", "deleted": True})
+
+    return [step] * times
+
+
+@pytest.mark.parametrize("lies", [1, 2])
+async def test_a_delete_that_lies_is_sent_again(system, model, tmp_path, lies):
+    async def twice(_call, do):
+        do()
+        return do()
+
+    model.next(ADD, silence(), twice)
+    model.next(DELETE, *lying(lies))
+    summary = await system.run(ListSource(named(*pictures(tmp_path, 1))))
+    assert (summary.added, summary.exit_code, model.count(DELETE)) == (1, 0, lies + 1)
+    assert len(urls(model)) == 1
+    assert not system.journal.records()[0].audit_is_open
+    # Between two of them, and before the end, lies a read that began a settle delay after the last one had ended.
+    deletes = [nth for nth, operation in enumerate(model.log) if operation is DELETE]
+    assert all(READ in model.log[one + 1 : other] for one, other in itertools.pairwise([*deletes, len(model.log)]))
+    assert system.journal.kinds().count("Condemned") == 1
+
+
+async def test_deletes_that_go_on_lying_leave_the_run_unfinished(system, model, tmp_path):
+    async def twice(_call, do):
+        do()
+        return do()
+
+    model.next(ADD, silence(), twice)
+    model.next(DELETE, *lying(3))
+    summary = await system.run(ListSource(named(*pictures(tmp_path, 1))))
+    assert (summary.added, summary.exit_code, model.count(DELETE)) == (1, 75, 3)
+    assert system.journal.records()[0].audit_is_open
+    assert len(urls(model)) == 2
+    assert (await system.run()).exit_code == 0
+    assert len(urls(model)) == 1
+
+
+async def test_an_image_that_is_listed_twice_is_no_copy(system, model, tmp_path):
+    pack = model.packs["pack-1"]
+
+    async def listed_twice(_call, do):
+        pack.images *= 2
+        answer = do()
+        pack.images = pack.images[: len(pack.images) // 2]
+        return answer
+
+    model.next(ADD, silence(), None)
+    model.next(READ, None, None, listed_twice)  # which finds the pack, looks the job up, and audits it
+    assert (await system.run(ListSource(named(*pictures(tmp_path, 1))))).exit_code == 0
+    assert (model.count(DELETE), len(urls(model))) == (0, 1)
+
+
 async def test_each_add_that_was_sent_allows_one_deletion(system, model, tmp_path):
     late = Late()
 
@@ -325,6 +382,49 @@ async def test_where_the_server_names_another_url_both_are_looked_for(system, mo
     assert summary.added == 1
     assert len(urls(model)) == 1
     assert system.journal.records()[0].answered_url == urls(model)[0]
+
+
+@pytest.mark.parametrize("spelt", [("-", "%2D"), ("f", "%66")])
+async def test_where_the_server_spells_the_url_in_another_way_it_is_found(system, model, tmp_path, spelt):
+    model.normalised = lambda url: url.replace(*spelt)
+    model.always(ADD, silence(effect=True))
+    summary = await system.run(ListSource(named(*pictures(tmp_path, 3))))
+    assert (summary.added, summary.exit_code) == (3, 0)
+    assert len(urls(model)) == 3
+    assert set(model.adds.values()) == {1}
+
+
+async def test_copies_are_deleted_however_the_server_spells_them(system, model, tmp_path):
+    """Also where the second add is answered, with the server's spelling."""
+    late = Late()
+    model.normalised = lambda url: url.replace("-", "%2D")
+
+    async def again(_call, do):
+        answer = do()
+        late.land()
+        return answer
+
+    model.next(ADD, late, again)
+    summary = await system.run(ListSource(named(*pictures(tmp_path, 1))))
+    assert (summary.added, summary.exit_code) == (1, 0)
+    assert len(urls(model)) == 1
+
+
+async def test_another_pack_than_the_one_that_was_asked_for_proves_no_absence(system, model, tmp_path):
+    await parked(system, pictures(tmp_path, 3), effect=True)
+    other = model.add_pack("Second")
+
+    async def mixed_up(call, do):
+        images, other.images = other.images, [("image-x", "http://elsewhere.test/1")]
+        call = replace(call, url=call.url.replace("pack-1", "pack-2"))
+        try:
+            return model._do(call, b"")
+        finally:
+            other.images = images
+
+    model.next(READ, mixed_up, mixed_up)
+    assert (await system.run()).added == 3
+    assert len(urls(model)) == 3
 
 
 async def test_a_read_that_goes_on_while_a_second_add_ends_closes_no_audit(system, model, tmp_path):

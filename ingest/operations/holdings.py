@@ -1,0 +1,96 @@
+"""Which images of a pack count for which job: one image for one job only.
+
+Pure. Says what is there; whether that is right is `differences`'.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ingest.policy.copies import is_copy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence, Set
+
+    from ingest.api.messages import ImageRef
+    from ingest.journal.records import Record
+
+__all__ = ["Holding", "Holdings", "Names"]
+
+
+class Names:
+    """What the jobs of one pack call their images: `note` each of them, then `close`, then ask.
+
+    A job's image has the url that was minted for it, or one that its add was answered with. An answer may name
+    another job's image: a url that is one job's own counts for no other.
+    """
+
+    def __init__(self) -> None:
+        self._wanted: set[str] = set()  # minted, at first
+        self._own: set[str] = set()  # the server's names, each for one job alone
+        self._foreign: set[str] = set()  # answered, and nobody's own
+        self.condemned: set[str] = set()  # ids of surplus copies that were deleted, or are to be
+
+    def note(self, record: Record) -> None:
+        """Take the names of one job."""
+        if record.url is not None:
+            self._wanted.add(record.url)
+        if record.answered_url is not None:
+            (self._own if _is_own(record) else self._foreign).add(record.answered_url)
+        self.condemned.update(record.condemned)
+
+    def close(self) -> Set[str]:
+        """Every job was noted: the urls to look for."""
+        self._own -= self._wanted
+        self._foreign -= self._wanted
+        self._foreign -= self._own
+        self._wanted |= self._own
+        self._wanted |= self._foreign
+        return self._wanted
+
+    def of(self, record: Record) -> Iterator[str]:
+        """The urls that are this job's own."""
+        if record.url is not None:
+            yield record.url
+        answered = record.answered_url
+        if answered is not None and answered in self._own and _is_own(record):
+            yield answered
+
+    def foreign(self, record: Record) -> str | None:
+        """A url that the job was answered with, and that does not say whose image it is."""
+        return record.answered_url if record.answered_url in self._foreign else None
+
+
+def _is_own(record: Record) -> bool:
+    """Whether the job's add was answered with a url that can be nobody else's."""
+    answered = record.answered_url
+    return answered is not None and is_copy(answered, minted=record.url, answered=answered)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """What a pack holds of one job."""
+
+    copies: int  # images that are this job's, without those that are condemned
+    condemned: int  # images that were deleted, or are to be, and are there
+
+
+class Holdings:
+    """What a pack holds, as one read of it `found`."""
+
+    def __init__(self, names: Names, found: Sequence[ImageRef]) -> None:
+        self._names = names
+        images = {image.image_id: image.url for image in found}  # one that is listed twice is one image
+        self._condemned = names.condemned & images.keys()
+        self._counts = Counter(url for image_id, url in images.items() if image_id not in self._condemned)
+
+    def of(self, record: Record) -> Holding:
+        """What is this job's. Ask for each job once, and in order: what any of several may claim is the first one's."""
+        copies = sum(self._counts[url] for url in self._names.of(record))
+        foreign = self._names.foreign(record)
+        if not copies and foreign is not None and self._counts[foreign]:
+            self._counts[foreign] -= 1
+            copies = 1
+        return Holding(copies=copies, condemned=sum(image_id in self._condemned for image_id in record.condemned))
