@@ -28,6 +28,9 @@ COMPARED: Final = (State.ADDED, State.DUPLICATE, State.REJECTED, State.FAILED, S
 OWING: Final = frozenset({State.STORED, State.PARKED})
 """The states that a lookup settles: that such a job is not in its pack is an open question, and no difference."""
 
+DOUBTABLE: Final = frozenset({State.ADDED, State.PARKED})
+"""The states in which a job may be made to owe an audit."""
+
 
 class What(enum.StrEnum):
     """How journal and pack disagree about one job."""
@@ -80,7 +83,9 @@ def mend(difference: Difference) -> Change | None:
         case What.DOUBLED:
             count = difference.copies - difference.condemned
             is_surplus = surplus(count, adds_sent=record.adds_sent, condemned=len(record.condemned)) > 0
-            may_delete = is_surplus or difference.condemned > 0
+            # An image of a job that is not `added` has just been sighted: the job is parked by now, and may be doubted.
+            is_doubtable = count > 0 or record.state in DOUBTABLE
+            may_delete = is_surplus or (is_doubtable and difference.condemned > 0)
             return Doubted(job_id=record.job_id) if may_delete and not record.audit_is_open else None
         case _:
             assert_never(difference.what)

@@ -110,9 +110,6 @@ TABLE: Final[dict[tuple[State, Event], State]] = {
     (State.FAILED, Event.CONDEMN): State.FAILED,
     (State.PARKED, Event.DOUBT): State.PARKED,
     (State.ADDED, Event.DOUBT): State.ADDED,
-    (State.DUPLICATE, Event.DOUBT): State.DUPLICATE,
-    (State.REJECTED, Event.DOUBT): State.REJECTED,
-    (State.FAILED, Event.DOUBT): State.FAILED,
 }
 
 

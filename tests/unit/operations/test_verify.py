@@ -10,7 +10,7 @@ import pytest
 
 from ingest.api.messages import ImageRef, PackScan
 from ingest.errors import GaveUp, StopError, UsageError
-from ingest.journal.changes import Parked, Settled, Stored
+from ingest.journal.changes import Condemned, Parked, Settled, Stored
 from ingest.journal.memory import MemoryJournal
 from ingest.journal.records import Candidate, Claimed, Inspection
 from ingest.model import FileStamp, Fingerprint, Locator, Outcome, PackId, RunId, Summary, SummaryError
@@ -58,7 +58,14 @@ class World:
         found = tuple(ImageRef(image_id=f"image-{n}", url=url) for n, url in enumerate(held) if url in wanted)
         return PackScan(name="P", image_count=len(held), found=found, began_at=began_at, duration_s=0.0)
 
-    async def add(self, name: str, *, pack_id: PackId = PACK, outcome: Outcome | None = Outcome.ADDED) -> Record:
+    async def add(
+        self,
+        name: str,
+        *,
+        pack_id: PackId = PACK,
+        outcome: Outcome | None = Outcome.ADDED,
+        answered: str | None = None,
+    ) -> Record:
         locator = Locator(f"/{name}")
         wanted = Candidate(key=locator, pack_id=pack_id, locator=locator, file_name=name, stamp=STAMP)
         (admission,) = await self.journal.admit(RUN, [wanted])
@@ -69,7 +76,8 @@ class World:
         if outcome is not Outcome.ADDED:
             await self.journal.submit(Parked(job_id=job_id, reason="timeout"))
         if outcome is not None:
-            await self.journal.submit(Settled(job_id=job_id, outcome=outcome))
+            answered_url = None if answered is None else f"https://cdn.test/{answered}"
+            await self.journal.submit(Settled(job_id=job_id, outcome=outcome, answered_url=answered_url))
         record = self.journal._records[job_id]
         self.packs.setdefault(pack_id, [])
         return record
@@ -199,6 +207,46 @@ async def test_mended_is_what_is_added_and_there_once(world: World) -> None:
     ]
     assert record.pack_id == PACK
     assert report.exit_code == 1
+
+
+async def test_an_image_counts_for_one_job_only(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs whose adds were answered with another one's image, or with one and the same."""
+    monkeypatch.setattr(verify, "PAGE", 2)
+    await world.add("late.png", answered="first.png")
+    for name in ("first.png", "second.png"):
+        await world.add(name)
+    for name in ("x.png", "y.png"):
+        await world.add(name, answered="shared.jpg")
+    world.hold("first.png", "second.png", "shared.jpg")
+    states: list[str] = []
+
+    def pay(world: World) -> Summary:
+        states.extend(world.states())
+        return summary()
+
+    world.paid = pay
+    missing = [("missing", "late.png", False), ("missing", "y.png", False)]
+    assert told(await world.comparison().compare()) == missing
+    assert told(await world.comparison().repair()) == missing
+    assert states == ["parked", "added", "added", "added", "parked"]
+
+
+async def test_a_copy_that_was_deleted_and_is_there_is_a_debt_again(world: World) -> None:
+    record = await world.add("a.png")
+    await world.journal.submit(Condemned(job_id=record.job_id, image_ids=("image-1",)))
+    world.hold("a.png", "a.png")
+    is_owed: list[bool] = []
+
+    def pay(world: World) -> Summary:
+        is_owed.extend(record.audit_is_open for record in world.journal._records.values())
+        world.hold("a.png")
+        return summary()
+
+    world.paid = pay
+    assert told(await world.comparison().compare()) == [("doubled", "a.png", False)]
+    assert told(await world.comparison().repair()) == [("doubled", "a.png", True)]
+    assert is_owed == [True]
+    assert told(await world.comparison().compare()) == []
 
 
 async def test_where_nothing_differs_and_nothing_is_owed_nobody_pays(world: World) -> None:
