@@ -12,18 +12,18 @@ import queue
 import sqlite3
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 import anyio
 
 from ingest.journal.database import transaction
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from ingest.errors import StopError
 
-__all__ = ["GroupCommit"]
+__all__ = ["GroupCommit", "Store"]
 
 T = TypeVar("T")
 
@@ -34,6 +34,27 @@ MAX_BATCH: Final = 1024
 CLOSE_DEADLINE_S: Final = 60.0
 # A disk that takes longer for its last commit hangs. The writer then keeps the file, and its lock, until it is done or
 # the process ends; what it was given stays untold.
+
+
+class Store(Protocol):
+    """The open store that is committed to. Called in the writer thread; what it raises is a failure of the store."""
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The only connection that writes."""
+        ...
+
+    def before(self) -> None:
+        """Before each transaction."""
+        ...
+
+    def within(self) -> None:
+        """The last of each transaction that has changed something."""
+        ...
+
+    def after(self) -> None:
+        """A commit has returned, and nobody has been told of it."""
+        ...
 
 
 class _Member(NamedTuple, Generic[T]):
@@ -63,11 +84,9 @@ class GroupCommit:
         self,
         on_commit: Callable[[float], None],
         translate: Callable[[Exception], StopError],
-        check: Callable[[], None],
     ) -> None:
         self._on_commit = on_commit
         self._translate = translate
-        self._check = check
         self._queue: queue.SimpleQueue[_Member[Any] | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._failure: Exception | None = None
@@ -77,24 +96,22 @@ class GroupCommit:
     @contextlib.asynccontextmanager
     async def running(
         cls,
-        connect: Callable[[], contextlib.AbstractContextManager[sqlite3.Connection]],
+        open_store: Callable[[], contextlib.AbstractContextManager[Store]],
         *,
         on_commit: Callable[[float], None],
         translate: Callable[[Exception], StopError],
-        check: Callable[[], None] = lambda: None,
     ) -> AsyncIterator[GroupCommit]:
         """Serve until the block is left; then all that was submitted is committed.
 
-        `connect` is entered and left in the writer thread; what it raises on entry comes out here. `on_commit` is
+        `open_store` is entered and left in the writer thread; what it raises on entry comes out here. `on_commit` is
         called in the event loop with each commit's duration in seconds. `translate` says what a failure of the whole
-        store means; it is asked anew for each waiter. `check` is called in the writer thread after each commit and
-        before anyone is told of it; what it raises is such a failure.
+        store means; it is asked anew for each waiter.
         """
-        self = cls(on_commit, translate, check)
+        self = cls(on_commit, translate)
         ready: asyncio.Future[None] = self._loop.create_future()
         finished = asyncio.Event()
         thread = threading.Thread(
-            target=self._serve, args=(connect, ready, finished), name="ingest-journal", daemon=True
+            target=self._serve, args=(open_store, ready, finished), name="ingest-journal", daemon=True
         )
         thread.start()
         try:
@@ -118,15 +135,15 @@ class GroupCommit:
 
     def _serve(
         self,
-        connect: Callable[[], contextlib.AbstractContextManager[sqlite3.Connection]],
+        open_store: Callable[[], contextlib.AbstractContextManager[Store]],
         ready: asyncio.Future[None],
         finished: asyncio.Event,
     ) -> None:
         try:
-            with connect() as connection:
+            with open_store() as store:
                 self._call(self._resolve, [_Told(ready)], ())
                 while batch := self._next_batch():
-                    self._call(self._resolve, *self._commit(connection, batch))
+                    self._call(self._resolve, *self._commit(store, batch))
         except BaseException as error:
             self._call(self._resolve, [_Told(ready, error=error)], ())
         finally:
@@ -148,26 +165,28 @@ class GroupCommit:
             batch.append(member)
         return batch
 
-    def _commit(self, connection: sqlite3.Connection, batch: list[_Member[Any]]) -> tuple[list[_Told], list[float]]:
+    def _commit(self, store: Store, batch: list[_Member[Any]]) -> tuple[list[_Told], list[float]]:
         """What each member is told, in their order, and how long the commit took, if there was one."""
         if self._failure is not None:
             return self._refuse(batch), []
         started = time.perf_counter()
         try:
+            store.before()
             try:
-                told = self._run(connection, batch)
+                told = self._run(store, batch)
             except _MemberFailed:
-                told = self._run_guarded(connection, batch)
-            self._check()
+                told = self._run_guarded(store, batch)
+            store.after()
         except Exception as error:
             self._failure = error
             return self._refuse(batch), []
         return told, [time.perf_counter() - started]
 
     @staticmethod
-    def _run(connection: sqlite3.Connection, batch: list[_Member[Any]]) -> list[_Told]:
+    def _run(store: Store, batch: list[_Member[Any]]) -> list[_Told]:
         told: list[_Told] = []
-        with transaction(connection):
+        connection = store.connection
+        with _closed_by(store):
             for work, future in batch:
                 try:
                     told.append(_Told(future, work(connection)))
@@ -178,10 +197,11 @@ class GroupCommit:
         return told
 
     @staticmethod
-    def _run_guarded(connection: sqlite3.Connection, batch: list[_Member[Any]]) -> list[_Told]:
+    def _run_guarded(store: Store, batch: list[_Member[Any]]) -> list[_Told]:
         """The same with a savepoint a member, which costs two statements more: however many fail, once is enough."""
         told: list[_Told] = []
-        with transaction(connection):
+        connection = store.connection
+        with _closed_by(store):
             for work, future in batch:
                 connection.execute("SAVEPOINT member")
                 try:
@@ -219,6 +239,16 @@ class GroupCommit:
                 future.exception()  # whoever posted without waiting learns of it from the next call
         for duration_s in durations_s:
             self._on_commit(duration_s)
+
+
+@contextlib.contextmanager
+def _closed_by(store: Store) -> Iterator[None]:
+    """One transaction; what only reads stays one that writes nothing."""
+    with transaction(store.connection):
+        changes = store.connection.total_changes
+        yield
+        if store.connection.total_changes != changes:
+            store.within()
 
 
 class _MemberFailed(Exception):

@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import sqlite3
+import stat
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -30,12 +31,14 @@ __all__ = [
     "file_system",
     "transaction",
     "translated",
+    "translating",
+    "untouched",
 ]
 
 APPLICATION_ID: Final = 0x696E6773
 # "ings": tells our files from other programs' databases (https://www.sqlite.org/pragma.html#pragma_application_id).
 
-MIGRATIONS: Final = ("0001.sql",)
+MIGRATIONS: Final = ("0001.sql", "0002.sql")
 # Version N is what the first N make; `PRAGMA user_version` says how many a file has had.
 
 NETWORK_FILE_SYSTEMS: Final = frozenset(
@@ -114,12 +117,37 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA checkpoint_fullfsync=ON")
     connection.execute("PRAGMA foreign_keys=ON")
     _migrate(connection, version)
+    if version < len(MIGRATIONS):
+        _checkpoint(connection)
+
+
+def _checkpoint(connection: sqlite3.Connection) -> None:
+    """Bring the log into the file: whatever becomes of the log, the file is a journal with a mark."""
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+
+@contextlib.contextmanager
+def untouched(path: Path) -> Iterator[tuple[sqlite3.Connection, int]]:
+    """An existing file and its version, to be read before it is opened for writing; whoever does holds the lock.
+
+    Leaves the file and its log as they are, and brings neither into the other. Raises like `connect`.
+    """
+    with (
+        translating(path),
+        contextlib.closing(_open_readonly(path) if _has_log(path) else _open_as_it_lies(path)) as connection,
+    ):
+        yield connection, _version(connection, path)
 
 
 def connect_readonly(path: Path) -> sqlite3.Connection:
     """Open the journal for reading, beside whoever writes it. Raises like `connect`; never makes or changes a file."""
     try:
-        is_there = path.exists()
+        # An empty file is what is left of a first start that was killed at once, or of a journal that somebody emptied:
+        # it is not even opened, because SQLite takes a log beside it for a stray, and deletes it.
+        status = path.stat()
+        is_there = status.st_size > 0 or not stat.S_ISREG(status.st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        is_there = False
     except OSError:
         is_there = True  # behind a directory that may not be searched: opening it tells why
     if not is_there:
@@ -133,7 +161,7 @@ def connect_readonly(path: Path) -> sqlite3.Connection:
             raise
     except sqlite3.Error as error:
         raise translated(error, path) from error
-    if version == 0:  # an empty file: what is left of a first start that was killed at once
+    if version == 0:  # killed a moment later
         connection.close()
         raise _no_journal(path)
     return connection
@@ -158,9 +186,13 @@ def _open(name: str, *, is_uri: bool = False) -> sqlite3.Connection:
     )
 
 
+def _open_as_it_lies(path: Path) -> sqlite3.Connection:
+    """Read the file alone: right only where no log is beside it and nobody writes it. Makes no file."""
+    return _open(f"{path.absolute().as_uri()}?immutable=1", is_uri=True)
+
+
 def _open_readonly(path: Path) -> sqlite3.Connection:
-    uri = path.absolute().as_uri()
-    connection = _open(f"{uri}?mode=ro", is_uri=True)
+    connection = _open(f"{path.absolute().as_uri()}?mode=ro", is_uri=True)
     try:
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     except sqlite3.OperationalError as error:
@@ -169,7 +201,7 @@ def _open_readonly(path: Path) -> sqlite3.Connection:
             raise
         # In a directory that can't be written SQLite can't make the shared memory that a WAL is read with. Without a
         # log beside it the file is whole and nobody writes it, so it may be read as it lies.
-        return _open(f"{uri}?immutable=1", is_uri=True)
+        return _open_as_it_lies(path)
     except BaseException:
         connection.close()
         raise
@@ -239,10 +271,10 @@ def translated(error: Exception, path: Path) -> StopError:
         )
     if isinstance(error, FileGone):
         return MachineError(
-            f"The journal {path} was deleted or replaced while it was in use: nothing more is sent, and what this run "
-            "has sent since then is in no journal.",
+            f"The journal {path} was deleted or replaced while it was in use, or its -wal file was, or that was cut "
+            "short: nothing more is sent, and what this run has sent since then is in no journal.",
             code="journal_gone",
-            hint="Put the file back and run again; without it, a new journal knows nothing of what was added.",
+            hint="Put the files back and run again; without them, a new journal knows nothing of what was added.",
         )
     told = str(error)
     match _primary(error):
@@ -270,3 +302,12 @@ def translated(error: Exception, path: Path) -> StopError:
                 code="machine",
                 hint=MACHINE_HINT,
             )
+
+
+@contextlib.contextmanager
+def translating(path: Path) -> Iterator[None]:
+    """What fails inside comes out as a person should hear of it."""
+    try:
+        yield
+    except (sqlite3.Error, FileGone) as error:
+        raise translated(error, path) from error

@@ -14,9 +14,9 @@ import msgspec
 
 from ingest.journal import rules
 from ingest.journal.commit import GroupCommit
-from ingest.journal.database import connect, translated
-from ingest.journal.lock import make_directory, writer_lock
-from ingest.journal.presence import Presence
+from ingest.journal.database import translated
+from ingest.journal.lock import make_directory
+from ingest.journal.opening import OpenFiles, opened
 from ingest.journal.records import Claimed, Opening
 from ingest.journal.rows import COLUMNS, IS_SETTLED, IS_UNSETTLED, encoded, insert, record_of, update
 from ingest.model import PackId, RunId
@@ -92,7 +92,6 @@ class SqliteJournal:
             lambda: _opened(path),
             on_commit=on_commit,
             translate=lambda error: translated(error, path),
-            check=Presence(path).check,
         ) as commits:
             target_id = await commits.submit(lambda connection: _target_id(connection, target))
             yield cls(commits, target_id)
@@ -217,11 +216,11 @@ class SqliteJournal:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+def _opened(path: Path) -> Iterator[OpenFiles]:
     # The writer thread holds the lock, so that nobody else gets it before this thread's last commit.
     make_directory(path.parent)
-    with writer_lock(path), contextlib.closing(connect(path)) as connection:
-        yield connection
+    with opened(path) as files:
+        yield files
 
 
 def _target_id(connection: sqlite3.Connection, target: Target) -> int:

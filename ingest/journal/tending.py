@@ -7,21 +7,21 @@ commands, not the pipeline.
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from ingest.journal import rules
-from ingest.journal.database import connect, connect_readonly, transaction, translated
-from ingest.journal.lock import writer_lock
+from ingest.journal.database import connect_readonly, transaction, translating
+from ingest.journal.opening import opened
 from ingest.journal.records import PackRecord, RunRecord, Selection
 from ingest.journal.rows import COLUMNS, IS_NOT_ADDED, IS_SETTLED, IS_UNSETTLED, record_of, update
 from ingest.model import JobId, PackId, RunId, Summary
 from ingest.policy.lifecycle import State
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
@@ -49,7 +49,7 @@ class SqliteReader:
     @contextlib.contextmanager
     def open(cls, path: Path, target: Target | None) -> Iterator[SqliteReader]:
         """Open the journal for reading. Raises `UsageError` where there is none, or it can't be read, then or later."""
-        with contextlib.closing(connect_readonly(path)) as connection, _translating(path):
+        with contextlib.closing(connect_readonly(path)) as connection, translating(path):
             yield cls(connection, target)
 
     def packs(self) -> Sequence[PackRecord]:
@@ -117,8 +117,8 @@ class SqliteEditor:
         A change that the disk refuses raises `MachineError`, and nothing of it is kept.
         """
         connect_readonly(path).close()
-        with writer_lock(path), contextlib.closing(connect(path)) as connection, _translating(path):
-            yield cls(connection, target)
+        with opened(path) as files:
+            yield cls(files.connection, target)
 
     def retry(self, selection: Selection) -> int:
         """See `JournalEditor.retry`."""
@@ -142,14 +142,6 @@ class SqliteEditor:
             where, parameters = _where(self._target, replace(selection, states=states & UNSENT))
             gone = self._connection.execute(f"DELETE FROM jobs WHERE {where}", parameters).rowcount  # noqa: S608
         return gone, int(kept)
-
-
-@contextlib.contextmanager
-def _translating(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise translated(error, path) from error
 
 
 def _where(target: Target | None, selection: Selection) -> tuple[str, list[str]]:

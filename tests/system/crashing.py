@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 from ingest.__main__ import main as ingest
 from ingest.api.client import PacksClient
 from ingest.errors import RequestError
-from ingest.journal import database
+from ingest.journal import database, opening
 from ingest.journal.changes import Change, Settled
 from ingest.journal.commit import GroupCommit
+from ingest.journal.lock import WriterLock
 from ingest.journal.sqlite import SqliteJournal
 from ingest.model import Outcome
 from ingest.pipeline import deliver
@@ -45,6 +46,12 @@ CALLS: Final[dict[str, tuple[Any, str]]] = {
     "acknowledge": (Delivery, "acknowledge"),
     "drain": (Pipeline, "_drain"),
 }
+
+STEPS: Final[dict[str, tuple[Any, str, str]]] = {
+    "migrate": (database, "_migrate", "CREATE INDEX"),
+    "mark": (opening, "_raise", "UPDATE"),
+}
+"""Functions that commit by themselves, given a connection, and a word of the statement that is inside."""
 
 METHODS: Final = ("begin", "admit", "end")
 """Methods of the journal that commit, beside `submit`, whose commits are named by the change."""
@@ -83,8 +90,10 @@ def reached(point: str) -> str:
 
 def arm(trigger: Trigger) -> None:
     """Put the trigger at its place."""
-    if trigger.place == "migrate":
-        _wrap_migration(trigger)
+    if trigger.place in STEPS:
+        _wrap_step(trigger, *STEPS[trigger.place])
+    elif trigger.place == "tell":
+        _wrap_telling(trigger)
     elif trigger.place in CALLS:
         _wrap_call(trigger, *CALLS[trigger.place])
     elif trigger.place in COMMITS:
@@ -115,18 +124,31 @@ def _wrap_call(trigger: Trigger, owner: Any, name: str) -> None:
     _replace(owner, name, made)
 
 
-def _wrap_migration(trigger: Trigger) -> None:
+def _wrap_step(trigger: Trigger, owner: Any, name: str, word: str) -> None:
     def made(original: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(connection: sqlite3.Connection, version: int) -> None:
+        def wrapped(connection: sqlite3.Connection, *args: Any) -> Any:
             trigger.at("before")
-            connection.set_trace_callback(lambda text: trigger.at("inside") if "CREATE INDEX" in text else None)
-            original(connection, version)
+            connection.set_trace_callback(lambda text: trigger.at("inside") if word in text else None)
+            result = original(connection, *args)
             connection.set_trace_callback(None)
+            trigger.at("after")
+            return result
+
+        return wrapped
+
+    _replace(owner, name, made)
+
+
+def _wrap_telling(trigger: Trigger) -> None:
+    def made(original: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any) -> None:
+            trigger.at("before")
+            original(*args)
             trigger.at("after")
 
         return wrapped
 
-    _replace(database, "_migrate", made)
+    _replace(WriterLock, "tell", made)
 
 
 # The group commit knows nothing of jobs: its units are named where the journal submits them.

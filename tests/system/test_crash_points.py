@@ -101,6 +101,9 @@ def call(place: str, line: str, scenario: str = "plain", nth: int = 1) -> list[P
 
 POINTS = [
     *commit("migrate", "journal: the schema is made in one transaction"),
+    *commit("mark", "journal: an opening raises its mark", "a restart"),
+    *call("tell", "journal: its mark is told when the commit has returned", "a restart"),
+    *call("tell", "journal: its mark is told when the commit has returned", nth=8),
     *call("create", "packs: a name is looked up before it is made"),
     Point("create.unanswered", "packs: a create without an answer", "no answer to a create"),
     *commit("begin", "1: claims of dead processes are freed, what was stored is parked", "a restart"),
@@ -145,6 +148,7 @@ CHOSEN = [
     for point in POINTS
     if os.environ.get("EVERY_POINT")
     or point.name.endswith((".inside", ".unanswered"))
+    or point.name.startswith("tell.")
     or (point.name.endswith(".after") and point.name.partition(".")[0] in TELLING)
 ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import socketserver
@@ -66,6 +67,11 @@ def delete_the_log(journal: Path) -> None:
     journal.with_name(f"{journal.name}-wal").unlink()
 
 
+def cut_the_log(journal: Path) -> None:
+    log = journal.with_name(f"{journal.name}-wal")
+    os.truncate(log, log.stat().st_size // 2)
+
+
 def replace_by_another(journal: Path) -> None:
     another = journal.with_name("another")
     another.write_bytes(journal.read_bytes())
@@ -76,7 +82,7 @@ def move(journal: Path) -> None:
     journal.rename(journal.with_name("aside"))
 
 
-@pytest.mark.parametrize("lose", [delete, delete_the_log, replace_by_another, move])
+@pytest.mark.parametrize("lose", [delete, delete_the_log, cut_the_log, replace_by_another, move])
 def test_a_journal_that_is_lost_under_a_run_ends_it(
     ingest: CommandLine,
     sandbox: Served,
@@ -103,6 +109,78 @@ def test_a_journal_that_is_lost_under_a_run_ends_it(
         sandbox.fail()
         assert ingest(*command, "--settle-delay", "0.1s").code == 0
         holds_each_once(sandbox, 20)
+
+
+def empty(journal: Path) -> None:
+    journal.write_bytes(b"")
+
+
+def lose_the_log(journal: Path) -> None:
+    for suffix in ("-wal", "-shm"):
+        journal.with_name(journal.name + suffix).unlink()
+
+
+def put_back_a_copy(journal: Path) -> None:
+    lose_the_log(journal)
+    journal.with_name("copy").replace(journal)
+
+
+@pytest.mark.parametrize("lose", [empty, lose_the_log, put_back_a_copy])
+def test_a_journal_that_has_lost_something_is_refused_until_a_person_says_otherwise(
+    ingest: CommandLine,
+    sandbox: Served,
+    pictures: Callable[..., Path],
+    tmp_path: Path,
+    lose: Callable[[Path], None],
+) -> None:
+    journal = tmp_path / "journals" / "j.db"
+    command = ("run", pictures(8), *PACK, "--journal", journal, "--settle-delay", "0.1s", "--json")
+    assert ingest(*command, "--limit", "3").code == 0
+    shutil.copy(journal, journal.with_name("copy"))
+    # Killed with some added, and what was recorded of them in the log alone.
+    sandbox.fail({"operation": "add_image", "kind": "slow", "after": 3, "delay_s": 30.0})
+    with ingest.start(*command, "--concurrency", "2") as running:
+        while len(sandbox.urls("P")) < 6:
+            pass
+        running.signal(signal.SIGKILL)
+        running.finish()
+    sandbox.fail()
+    added = sandbox.urls("P")
+    lose(journal)
+
+    lock = journal.with_name("j.db.lock")
+    for _ in range(2):
+        done = ingest(*command)
+        assert (done.code, done.json["error"]["code"]) == (2, "journal_older"), done
+        assert "older than when it was last used" in told(done)
+        assert str(lock) in told(done)
+        assert ingest("verify", "--repair", "--journal", journal).code == 2
+    assert sandbox.urls("P") == added
+
+    lock.unlink()
+    done = ingest(*command)
+    assert done.code == 0, done
+    assert done.json["added"] + done.json["duplicate"] == 8
+    assert len({image["sha256"] for image in sandbox.pack("P")["images"]}) == 8
+
+
+def test_a_journal_with_two_names_is_refused_by_each(
+    ingest: CommandLine, sandbox: Served, pictures: Callable[..., Path], tmp_path: Path
+) -> None:
+    journal, other = tmp_path / "j.db", tmp_path / "hard.db"
+    command = ("run", pictures(4), *PACK, "--json")
+    sandbox.fail(SLOW_PUT)
+    with ingest.start(*command, "--journal", journal) as running:
+        wait_for_put(sandbox)
+        other.hardlink_to(journal)
+        done = ingest(*command, "--journal", other)
+        assert (done.code, done.json["error"]["code"]) == (2, "bad_journal_path"), done
+        assert "2 names" in told(done)
+        assert running.finish().code == 0
+    assert ingest(*command, "--journal", journal).code == 2
+    other.unlink()
+    assert ingest(*command, "--journal", journal).code == 0
+    holds_each_once(sandbox, 4)
 
 
 # The images' directory.

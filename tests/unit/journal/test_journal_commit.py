@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,13 +29,33 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
+@dataclass
+class Plain:
+    """A store with nothing around its commits but a count of what was called."""
+
+    connection: sqlite3.Connection
+    called: list[str] = field(default_factory=list)
+
+    def before(self) -> None:
+        self.called.append("before")
+
+    def within(self) -> None:
+        self.called.append("within")
+
+    def after(self) -> None:
+        self.called.append("after")
+
+
+@contextlib.contextmanager
+def plain(path: Path) -> Iterator[Plain]:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        yield Plain(connection)
+
+
 @contextlib.asynccontextmanager
 async def running(path: Path, on_commit: Callable[[float], None] = lambda _: None) -> AsyncIterator[GroupCommit]:
-    def connect() -> contextlib.AbstractContextManager[sqlite3.Connection]:
-        return contextlib.closing(sqlite3.connect(path, isolation_level=None))
-
     async with GroupCommit.running(
-        connect, on_commit=on_commit, translate=lambda error: translated(error, path)
+        lambda: plain(path), on_commit=on_commit, translate=lambda error: translated(error, path)
     ) as commits:
         yield commits
 
@@ -196,6 +217,34 @@ async def test_an_end_by_cancellation_commits_the_same(path: Path) -> None:
     assert durable(path) == list(range(100))
 
 
+async def test_what_is_called_around_a_commit(path: Path) -> None:
+    stores: list[Plain] = []
+
+    @contextlib.contextmanager
+    def kept() -> Iterator[Plain]:
+        with plain(path) as store:
+            stores.append(store)
+            yield store
+
+    def fails(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO numbers VALUES (1, '')")
+
+    async with GroupCommit.running(
+        kept, on_commit=lambda _: None, translate=lambda error: translated(error, path)
+    ) as commits:
+        called = stores[0].called
+        await commits.submit(insert(1))
+        assert called == ["before", "within", "after"]
+        called.clear()
+        await commits.submit(lambda connection: connection.execute("SELECT 1").fetchone())
+        assert called == ["before", "after"], "what only reads writes nothing"
+        called.clear()
+        with pytest.raises(sqlite3.IntegrityError):
+            await commits.submit(fails)
+        assert called[0] == "before"
+        assert called[-1] == "after"
+
+
 async def test_nothing_is_accepted_after_the_end(path: Path) -> None:
     async with running(path) as commits:
         pass
@@ -206,20 +255,17 @@ async def test_nothing_is_accepted_after_the_end(path: Path) -> None:
 async def test_a_file_that_can_not_be_opened(path: Path) -> None:
     closed: list[str] = []
 
-    def connect() -> contextlib.AbstractContextManager[sqlite3.Connection]:
-        @contextlib.contextmanager
-        def connected() -> Iterator[sqlite3.Connection]:
-            try:
-                raise UsageError("no such place", code="journal_unwritable")
-                yield
-            finally:
-                closed.append("closed")
-
-        return connected()
+    @contextlib.contextmanager
+    def refused() -> Iterator[Plain]:
+        try:
+            raise UsageError("no such place", code="journal_unwritable")
+            yield
+        finally:
+            closed.append("closed")
 
     with pytest.raises(UsageError, match="no such place"):
         async with GroupCommit.running(
-            connect, on_commit=lambda _: None, translate=lambda error: translated(error, path)
+            refused, on_commit=lambda _: None, translate=lambda error: translated(error, path)
         ):
             pytest.fail("it must not be entered")
     assert closed == ["closed"]
@@ -270,14 +316,15 @@ async def test_a_commit_that_fails_is_told_to_all_its_members(path: Path) -> Non
         await asyncio.gather(*waits, connection_wide)
         assert durable(path) == [1]
 
-    def connect() -> contextlib.AbstractContextManager[sqlite3.Connection]:
-        connection = sqlite3.connect(path, isolation_level=None)
-        connection.execute("PRAGMA foreign_keys=ON")
-        connection.execute("DELETE FROM children")
-        return contextlib.closing(connection)
+    @contextlib.contextmanager
+    def strict() -> Iterator[Plain]:
+        with plain(path) as store:
+            store.connection.execute("PRAGMA foreign_keys=ON")
+            store.connection.execute("DELETE FROM children")
+            yield store
 
     async with GroupCommit.running(
-        connect, on_commit=lambda _: None, translate=lambda error: translated(error, path)
+        strict, on_commit=lambda _: None, translate=lambda error: translated(error, path)
     ) as commits:
         stall = Stall()
         first = commits.submit(stall)

@@ -17,6 +17,7 @@ from journal_samples import TARGET, child, line_of
 
 from ingest.errors import JournalInUse, MachineError, UsageError
 from ingest.journal.lock import lock_path, make_directory, writer_lock
+from ingest.journal.mark import Mark
 from ingest.journal.sqlite import SqliteJournal
 
 if TYPE_CHECKING:
@@ -103,6 +104,31 @@ def test_what_a_killed_process_left_is_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     lock_path(path).write_text('{"pid": 999999999999, "since": 1000000000000.5, "more": "than is written next"}')
     with writer_lock(path):
+        assert msgspec.json.decode(lock_path(path).read_bytes()).keys() == {"pid", "since"}
+
+
+def test_the_mark_that_it_names_is_kept_until_another_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    path.touch()
+    first, second = Mark(journal_id="a", epoch=99), Mark(journal_id="b", epoch=1)
+    with writer_lock(path) as lock:
+        assert lock.last is None
+        lock.tell(first)
+    with writer_lock(path) as lock:
+        assert lock.last == first
+        assert msgspec.json.decode(lock_path(path).read_bytes(), type=Mark) == first
+        lock.tell(second)
+        with pytest.raises(JournalInUse, match=f"pid {os.getpid()} "), writer_lock(path):
+            pytest.fail("it must not be entered")
+    with writer_lock(path) as lock:
+        assert lock.last == second
+
+
+def test_the_mark_of_a_journal_that_is_no_more_is_forgotten_before_another_is_made(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    lock_path(path).write_bytes(msgspec.json.encode({"pid": 1, "since": 1.5, "journal_id": "a", "epoch": 9}))
+    with writer_lock(path) as lock:
+        assert lock.last is None
         assert msgspec.json.decode(lock_path(path).read_bytes()).keys() == {"pid", "since"}
 
 

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from journal_samples import TARGET
 
-from ingest.journal import database
+from ingest.journal import database, opening
 from ingest.journal.commit import GroupCommit
+from ingest.journal.lock import lock_path
 from ingest.journal.rows import COLUMNS, record_of
 from ingest.journal.sqlite import SqliteJournal
 from ingest.model import Operation, RunId
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from pipeline_model import Do
 
     from ingest.api.transport import Answer, Call
+    from ingest.journal.commit import Store
+    from ingest.journal.mark import Mark
     from ingest.journal.records import Record
     from ingest.model import JobId
 
@@ -79,23 +82,31 @@ class Server(Model):
 
 @dataclass(frozen=True)
 class Moment:
-    """A commit has returned: what lies on the disk, all of it synced, what it says, and what the server has."""
+    """A commit has returned: what lies on the disk, all of it synced, what it says, and what the server has.
+
+    The lock is never synced: any earlier one may be left beside it, or none, or half of one.
+    """
 
     file: bytes
     log: bytes
+    lock: bytes
     records: Mapping[JobId, Record]
     server: Server
 
 
 @dataclass(frozen=True)
 class Cut:
-    """What a loss of power between two moments left. `file` and `log` make their contents when asked."""
+    """What a loss of power between two moments left. `file` and `log` make their contents when asked.
+
+    `lock` is the latest that can be left: the mark of a commit is told when its log is synced.
+    """
 
     kind: str
     before: Moment
     after: Moment
     file: Callable[[], bytes]
     log: Callable[[], bytes]
+    lock: bytes
 
 
 # The run that is watched.
@@ -125,7 +136,7 @@ async def watched_run(folder: Path, paths: Sequence[Path]) -> list[Moment]:
     path, server, moments = folder / "journal.db", Server(), list[Moment]()
     server.add_pack()
     trouble(server)
-    commit, migrate = GroupCommit._commit, database._migrate
+    commit, migrate, checkpoint, mark = GroupCommit._commit, database._migrate, database._checkpoint, opening._raise
 
     def keep(connection: sqlite3.Connection) -> None:
         is_made = connection.execute("PRAGMA user_version").fetchone()[0] > 0
@@ -134,15 +145,25 @@ async def watched_run(folder: Path, paths: Sequence[Path]) -> list[Moment]:
             Moment(
                 path.read_bytes(),
                 log.read_bytes() if log.exists() else b"",
+                lock_path(path).read_bytes(),
                 read(connection) if is_made else {},
                 server.copied(),
             )
         )
 
-    def committed(self: GroupCommit, connection: sqlite3.Connection, batch: Any) -> Any:
-        told = commit(self, connection, batch)
-        keep(connection)
+    def committed(self: GroupCommit, store: Store, batch: Any) -> Any:
+        told = commit(self, store, batch)
+        keep(store.connection)
         return told
+
+    def checkpointed(connection: sqlite3.Connection) -> None:
+        checkpoint(connection)
+        keep(connection)
+
+    def marked(connection: sqlite3.Connection) -> Mark:
+        made = mark(connection)
+        keep(connection)
+        return made
 
     def migrated(connection: sqlite3.Connection, version: int) -> None:
         # Checkpoints come often, and pages leave the cache before their transaction ends.
@@ -155,6 +176,8 @@ async def watched_run(folder: Path, paths: Sequence[Path]) -> list[Moment]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(GroupCommit, "_commit", committed)
         patch.setattr(database, "_migrate", migrated)
+        patch.setattr(database, "_checkpoint", checkpointed)
+        patch.setattr(opening, "_raise", marked)
         async with SqliteJournal.open(path, TARGET) as journal:
             summary = await System(server, journal).run(ListSource(named(*paths), batch_size=16))
             assert (summary.rejected, summary.added) == (1, IMAGES - 1), summary
@@ -190,7 +213,7 @@ def cuts_of(before: Moment, after: Moment, dice: random.Random) -> Iterator[Cut]
     changed = [at for at in range(0, size, PAGE_BYTES) if before.file[at:][:PAGE_BYTES] != after.file[at:][:PAGE_BYTES]]
     for kind, written in _subsets(changed, dice):
         file = functools.partial(_with_pages, before.file, after.file, written, is_torn=kind == "torn pages")
-        yield Cut(f"checkpoint: {kind}", before, after, file, lambda: log)
+        yield Cut(f"checkpoint: {kind}", before, after, file, lambda: log, after.lock)
 
 
 def _cuts_of_log(before: Moment, after: Moment) -> Iterator[Cut]:
@@ -211,10 +234,10 @@ def _cuts_of_log(before: Moment, after: Moment) -> Iterator[Cut]:
     for fill in Fill:
         for place, at in places:
             log = functools.partial(_overwritten, old, new, at, end, fill)
-            yield Cut(f"{name}: cut {place}, then {fill}", before, after, lambda: before.file, log)
+            yield Cut(f"{name}: cut {place}, then {fill}", before, after, lambda: before.file, log, before.lock)
         for frame in frames:
             log = functools.partial(_overwritten, old, new, frame, frame + FRAME_BYTES, fill)
-            yield Cut(f"{name}: one frame is {fill}", before, after, lambda: before.file, log)
+            yield Cut(f"{name}: one frame is {fill}", before, after, lambda: before.file, log, before.lock)
 
 
 def _overwritten(old: bytes, new: bytes, at: int, until: int, fill: Fill) -> bytes:
@@ -259,13 +282,14 @@ def _with_pages(old: bytes, new: bytes, written: frozenset[int], *, is_torn: boo
 # What must hold.
 
 
-async def survives(folder: Path, cut: Cut, paths: Sequence[Path], *, is_continued: bool) -> None:
+async def survives(folder: Path, cut: Cut, lock: bytes, paths: Sequence[Path], *, is_continued: bool) -> None:
     """The journal opens as it is, forgets nothing that was told, and a run on it ends as if nothing had happened."""
     path = folder / "journal.db"
     for left in folder.iterdir():
         left.unlink()
     path.write_bytes(cut.file())
     Path(f"{path}-wal").write_bytes(cut.log())
+    lock_path(path).write_bytes(lock)
 
     def look(connection: sqlite3.Connection) -> tuple[str, dict[JobId, Record]]:
         return connection.execute("PRAGMA integrity_check").fetchone()[0], read(connection)
@@ -324,8 +348,11 @@ async def test_no_loss_of_unsynced_writes_loses_what_was_told(tmp_path: Path) ->
     for kind, alike in by_kind.items():
         dice.shuffle(alike)
         for number, cut in enumerate(alike[:OPENED]):
+            # Mostly the latest lock, which asks most of the database; else an earlier one, or a torn one.
+            earlier = dice.choice(moments[: moments.index(cut.before) + 1]).lock
+            lock = dice.choice([cut.lock, cut.lock, cut.lock, earlier, cut.lock[: len(cut.lock) // 2]])
             try:
-                await survives(scratch, cut, paths, is_continued=number < CONTINUED)
+                await survives(scratch, cut, lock, paths, is_continued=number < CONTINUED)
             except Exception as error:
                 failures.append(f"{kind}: {error!r}")
             tried += 1
