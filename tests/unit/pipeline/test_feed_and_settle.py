@@ -183,10 +183,13 @@ async def test_a_run_that_stops_within_a_batch_counts_all_of_it(system, model, t
 
 async def test_what_waits_at_a_gate_when_the_drain_ends_was_never_sent(system, model, tmp_path):
     """Only the add that was under way has to be looked for; the rest starts again at once."""
+    model.always(PUT, uploads := Stall())
     model.always(ADD, stall := Stall())
     flow = replace(FLOW, concurrency=1, drain_timeout_s=3600.0)
     async with system.assembled(flow=flow) as pipeline, anyio.create_task_group() as tasks:
         tasks.start_soon(pipeline.run, [ListSource(named(*pictures(tmp_path, 30)))])
+        await until(lambda: model.count(RESERVE) > 2)
+        uploads.go.set()
         await stall.came.wait()
         stored = lambda: sum(record.state is State.STORED for record in system.journal.records())  # noqa: E731
         await until(lambda: stored() > 2)
