@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -35,6 +36,7 @@ PARTS = ("throughput", "latency", "bytes", "second", "memory")
 def main() -> int:
     """The benchmarks that were named, one after another; returns the exit code."""
     args = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or nginx would outlive this process
     parts: dict[str, Callable[[Path], Result]] = {
         "throughput": lambda folder: throughput(folder, pairs=args.pairs, jobs=args.jobs),
         "latency": lambda folder: latency(folder, pairs=args.pairs, jobs=args.jobs),

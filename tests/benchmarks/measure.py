@@ -26,6 +26,9 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 LOOK_S: Final = 0.02
 # The peak is the kernel's, so a look can only miss what was reached since the one before.
 
+TIMEOUT_S: Final = 1800.0
+# What takes longer hangs, and is killed.
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
@@ -47,13 +50,19 @@ def child(
             command, cwd=ROOT, env=dict(environment), stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL
         )
         peak = _Peak(process.pid)
-        assert process.stdout is not None
-        out = process.stdout.read()
-        _, status, used = os.wait4(process.pid, 0)
-        wall_s = time.perf_counter() - began
-    peak.stop()
+        hanging = threading.Timer(TIMEOUT_S, process.kill)
+        hanging.start()
+        try:
+            assert process.stdout is not None
+            out = process.stdout.read()
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            wall_s = time.perf_counter() - began
+        finally:
+            hanging.cancel()
+            process.kill()  # does nothing once it has a return code
+            peak.stop()
     process.stdout.close()
-    process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode not in may_exit:
         told = log.read_text(errors="replace")[-2000:]
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{out.decode()}\n{told}")
