@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from typing import TypeVar
 
-    from ingest.journal.base import Journal
     from ingest.model import Summary
     from ingest.pipeline.settle import Settlement
     from ingest.settings import Settings
@@ -172,7 +171,7 @@ async def assembled(
 def _pipeline(
     settings: Settings,
     connection: Connection,
-    journal: Journal,
+    journal: SqliteJournal | MemoryJournal,
     *,
     metrics: Metrics,
     stop: Stop,
@@ -222,6 +221,7 @@ def _pipeline(
         settings.run,
         run_id=account.run_id,
         journal=journal,
+        recall=journal,
         packs=packs,
         open_jobs=open_jobs,
         tally=tally,

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Final, Literal, NewType, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, NewType, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = [
     "IMAGE_TYPES",
@@ -22,6 +25,7 @@ __all__ = [
     "Outcome",
     "PackId",
     "RunId",
+    "Stretch",
     "Summary",
     "SummaryError",
     "Target",
@@ -115,6 +119,19 @@ class FileStamp:
 
     size_bytes: int
     mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """Files that follow each other in one directory, in the order of their names' bytes.
+
+    `directory` is absolute, as `os.path.abspath` would have it, and ends with a slash; directory and name make the
+    locator, as a job without an id has it. `stamps` gives (`size_bytes`, `mtime_ns`) by name: a `FileStamp` for each of
+    a million files that did not change takes half as long as their `stat`.
+    """
+
+    directory: str
+    stamps: Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence, Set
 
     from ingest.journal.changes import Change
     from ingest.journal.records import Admission, Candidate, Opening, PackRecord, Record, RunRecord, Selection
-    from ingest.model import Fingerprint, JobId, PackId, RunId, Summary
+    from ingest.model import Fingerprint, JobId, PackId, RunId, Stretch, Summary
     from ingest.policy.lifecycle import State
 
-__all__ = ["Journal", "JournalEditor", "JournalMender", "JournalReader"]
+__all__ = ["Journal", "JournalEditor", "JournalMender", "JournalReader", "JournalRecall"]
 
 
 class Journal(Protocol):
@@ -49,6 +49,23 @@ class Journal(Protocol):
 
     async def end(self, run_id: RunId, summary: Summary) -> None:
         """End a run: claims are put back; returns when all that was submitted is durable."""
+        ...
+
+
+class JournalRecall(Protocol):
+    """What a run asks about whole directories, so that most files of a second run need no admission each.
+
+    The same object as the run's `Journal`, and in the same order with its calls.
+    """
+
+    async def unchanged(
+        self, pack_id: PackId, stretches: Sequence[Stretch], *, key_id: str | None = None
+    ) -> Sequence[Set[str]]:
+        """The names in each stretch that `Journal.admit` would call `Known` with `duplicate`, by an equal stamp.
+
+        It may leave some of them out, and never names another one. Where it names any, the key sees the pack, as it
+        would by their admission; nothing else is written. `key_id` is as in `Candidate`.
+        """
         ...
 
 

@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING
 
 from ingest.journal import rules
 from ingest.journal.records import Claimed, Opening
-from ingest.model import JobId, RunId
+from ingest.model import FileStamp, JobId, RunId
 from ingest.policy.lifecycle import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 
     from ingest.journal.changes import Change
     from ingest.journal.records import Admission, Candidate, Record
-    from ingest.model import Fingerprint, PackId, Summary
+    from ingest.model import Fingerprint, PackId, Stretch, Summary
 
 __all__ = ["MemoryJournal"]
 
 
 class MemoryJournal:
-    """See `journal.base.Journal` and `JournalMender`; a second `begin` stands for a restart after a crash."""
+    """See `journal.base`: `Journal`, `JournalRecall` and `JournalMender`. A second `begin` is a start after a crash."""
 
     def __init__(self) -> None:
         self._records: dict[JobId, Record] = {}
@@ -53,6 +53,17 @@ class MemoryJournal:
         for candidate in candidates:
             self._reach(candidate.pack_id, candidate.key_id)
         return [self._admit_one(run_id, candidate) for candidate in candidates]
+
+    async def unchanged(
+        self, pack_id: PackId, stretches: Sequence[Stretch], *, key_id: str | None = None
+    ) -> Sequence[Set[str]]:
+        """See `JournalRecall.unchanged`."""
+        known = [
+            {name for name in stretch.stamps if self._is_unchanged(pack_id, stretch, name)} for stretch in stretches
+        ]
+        if any(known):
+            self._reach(pack_id, key_id)
+        return known
 
     async def resume(self, run_id: RunId, *, after: JobId, limit: int) -> Sequence[Record]:
         """See `Journal.resume`."""
@@ -93,6 +104,13 @@ class MemoryJournal:
         if rules.reaches_pack(change):
             self._reach(record.pack_id, change.key_id)
         return self._put(record)
+
+    def _is_unchanged(self, pack_id: PackId, stretch: Stretch, name: str) -> bool:
+        number = self._latest.get((pack_id, stretch.directory + name))
+        if number is None:
+            return False
+        latest = self._records[number]
+        return latest.state in {State.ADDED, State.DUPLICATE} and latest.stamp == _stamp_of(stretch, name)
 
     def _reach(self, pack_id: PackId, key_id: str | None) -> None:
         key_id = self._key_id if key_id is None else key_id
@@ -140,3 +158,8 @@ class MemoryJournal:
             future.set_exception(error)
             future.exception()
         return future
+
+
+def _stamp_of(stretch: Stretch, name: str) -> FileStamp:
+    size_bytes, mtime_ns = stretch.stamps[name]
+    return FileStamp(size_bytes=size_bytes, mtime_ns=mtime_ns)

@@ -17,6 +17,7 @@ from ingest.journal.commit import GroupCommit
 from ingest.journal.database import translated
 from ingest.journal.lock import make_directory
 from ingest.journal.opening import OpenFiles, opened
+from ingest.journal.recall import unchanged
 from ingest.journal.records import Claimed, Opening
 from ingest.journal.rows import COLUMNS, IS_SETTLED, IS_UNSETTLED, encoded, insert, record_of, update
 from ingest.model import PackId, RunId
@@ -25,12 +26,12 @@ from ingest.policy.lifecycle import OUTCOMES, State
 if TYPE_CHECKING:
     import asyncio
     import sqlite3
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence, Set
     from pathlib import Path
 
     from ingest.journal.changes import Change
     from ingest.journal.records import Admission, Candidate, Record
-    from ingest.model import Fingerprint, JobId, Summary, Target
+    from ingest.model import Fingerprint, JobId, Stretch, Summary, Target
 
 __all__ = ["SqliteJournal"]
 
@@ -69,7 +70,7 @@ _AUDITS: Final = f"SELECT {COLUMNS} FROM jobs WHERE target_id = ? AND audit_is_o
 
 
 class SqliteJournal:
-    """See `journal.base.Journal` and `JournalMender`. Made by `open`; belongs to one target and one process."""
+    """See `journal.base`: `Journal`, `JournalRecall`, `JournalMender`. Made by `open`; of one target and process."""
 
     def __init__(self, commits: GroupCommit, target_id: int) -> None:
         self._commits = commits
@@ -123,6 +124,19 @@ class SqliteJournal:
             for pack_id, key_id in dict.fromkeys((candidate.pack_id, candidate.key_id) for candidate in candidates):
                 self._reach(connection, pack_id, key_id)
             return [self._admit_one(connection, run_id, candidate) for candidate in candidates]
+
+        return await self._commits.submit(work)
+
+    async def unchanged(
+        self, pack_id: PackId, stretches: Sequence[Stretch], *, key_id: str | None = None
+    ) -> Sequence[Set[str]]:
+        """See `JournalRecall.unchanged`."""
+
+        def work(connection: sqlite3.Connection) -> list[set[str]]:
+            known = [unchanged(connection, self._target_id, pack_id, stretch) for stretch in stretches]
+            if any(known):
+                self._reach(connection, pack_id, key_id)
+            return known
 
         return await self._commits.submit(work)
 

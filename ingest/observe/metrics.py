@@ -148,6 +148,9 @@ class Metrics(RequestRecorder, LaneRecorder, JobRecorder, DeliveryRecorder, Jour
         if duration_s is not None:
             self._job_duration.observe(duration_s)
 
+    def known(self, outcome: Outcome, n: int) -> None:
+        self._jobs[outcome].inc(n)
+
     def request(self, operation: Operation, status: str, duration_s: float) -> None:
         child = self._requests.get((operation, status))
         if child is None:
@@ -184,8 +187,8 @@ class Metrics(RequestRecorder, LaneRecorder, JobRecorder, DeliveryRecorder, Jour
         self._readings.watch("ingest_lane_concurrency_limit", concurrency, label_value=lane)
         self._readings.watch("ingest_lane_requests_in_flight", in_flight, label_value=lane)
 
-    def delivery(self, source: str, result: DeliveryResult) -> None:
-        self._deliveries[source if source in SOURCE_KINDS else OTHER, result].inc()
+    def delivery(self, source: str, result: DeliveryResult, n: int = 1) -> None:
+        self._deliveries[source if source in SOURCE_KINDS else OTHER, result].inc(n)
 
     def journal_commit(self, seconds: float) -> None:
         self._journal_commits.observe(seconds)

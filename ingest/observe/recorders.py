@@ -91,6 +91,10 @@ class JobRecorder(Protocol):
         """One job's outcome is durable, so long after its admission; None where an earlier run had settled it."""
         ...
 
+    def known(self, outcome: Outcome, n: int) -> None:
+        """So many jobs have the outcome that an earlier run settled."""
+        ...
+
     def uncertain(self, resolution: Resolution) -> None:
         """One uncertain add was settled."""
         ...
@@ -107,8 +111,8 @@ class JobRecorder(Protocol):
 class DeliveryRecorder(Protocol):
     """For what answers sources."""
 
-    def delivery(self, source: str, result: DeliveryResult) -> None:
-        """One delivery was handed back to a source of this kind (`SOURCE_KINDS`; others count as `other`)."""
+    def delivery(self, source: str, result: DeliveryResult, n: int = 1) -> None:
+        """So many deliveries were handed back to a source of this kind (`SOURCE_KINDS`; others count as `other`)."""
         ...
 
 

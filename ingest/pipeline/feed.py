@@ -1,11 +1,13 @@
 """From a source's deliveries to claimed jobs: admitted in batches, handed on one by one, no faster than they are taken.
 
-Opens no image and sends nothing but the lookup of a pack's name.
+What an earlier run put into its pack, a source may learn here in bulk; it is counted by that and never delivered. Opens
+no image and sends nothing but the lookup of a pack's name.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 from collections import deque
@@ -17,15 +19,16 @@ from ingest.errors import UsageError
 from ingest.journal.records import Candidate, Claimed, Joined, Known
 from ingest.model import Job, JobId, Locator, Outcome
 from ingest.pipeline.work import RELEASE_TIMEOUT_S, SUSPECT_DEATHS, Naming, Work, acknowledge, release
-from ingest.sources.base import Delivery
+from ingest.sources.base import Delivery, SkimmingSource
 from ingest.sources.selection import file_name, sendable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Set
+    from contextlib import AbstractAsyncContextManager
 
-    from ingest.journal.base import Journal
+    from ingest.journal.base import Journal, JournalRecall
     from ingest.journal.records import Admission, Record
-    from ingest.model import RunId
+    from ingest.model import RunId, Stretch
     from ingest.observe.recorders import DeliveryRecorder
     from ingest.pipeline.packs import Packs
     from ingest.pipeline.reconcile import Reconciler
@@ -48,6 +51,7 @@ class Feed:
         *,
         run_id: RunId,
         journal: Journal,
+        recall: JournalRecall,
         packs: Packs,
         open_jobs: OpenJobs,
         tally: Tally,
@@ -60,6 +64,7 @@ class Feed:
         self._settings = settings
         self._run_id = run_id
         self._journal = journal
+        self._recall = recall
         self._packs = packs
         self._open = open_jobs
         self._tally = tally
@@ -83,10 +88,24 @@ class Feed:
         `UsageError`, and the journal's errors.
         """
         async with contextlib.AsyncExitStack() as stack:
-            opened = [(source.name, await stack.enter_async_context(source.open())) for source in sources]
+            opened = [(source.name, await stack.enter_async_context(self._opened(source))) for source in sources]
             for name, batches in opened:
                 if not self.is_full:  # asking for a batch may take for ever
                     await self._take_batches(name, batches)
+
+    def _opened(self, source: Source) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Delivery]]]:
+        if isinstance(source, SkimmingSource) and self._settings.pack is not None:
+            return source.skim(functools.partial(self._recognise, source.name, self._settings.pack))
+        return source.open()
+
+    async def _recognise(self, name: str, pack_name: str, stretches: Sequence[Stretch]) -> Sequence[Set[str]]:
+        """See `sources.base.Recognise`. What it names is settled by that: discovered, counted, acknowledged."""
+        pack = await self._packs.resolve(pack_name, create=self._settings.create_pack)
+        known = await self._recall.unchanged(pack.pack_id, stretches, key_id=self._key_id())
+        if count := sum(map(len, known)):
+            self._tally.recognise(count)
+            self._deliveries.delivery(name, "acknowledged", count)
+        return known
 
     async def _take_batches(self, name: str, batches: AsyncIterator[Sequence[Delivery]]) -> None:
         async for batch in batches:

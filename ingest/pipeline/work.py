@@ -103,6 +103,14 @@ class Tally:
         self.discovered += 1
         self._recorder.discovered()
 
+    def recognise(self, count: int) -> None:
+        """A source named so many jobs whose files are as an earlier run put them into their pack."""
+        self.discovered += count
+        self.unchanged += count
+        self.outcomes[Outcome.DUPLICATE] += count
+        self._recorder.discovered(count)
+        self._recorder.known(Outcome.DUPLICATE, count)
+
     def skip(self, outcome: Outcome, *, is_unchanged: bool) -> None:
         """What was just discovered had its outcome before this run."""
         self.unchanged += is_unchanged

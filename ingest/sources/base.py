@@ -1,4 +1,4 @@
-"""The seam between the pipeline and whatever names jobs: `Source` and `Delivery`.
+"""The seam between the pipeline and whatever names jobs: `Source` and `Delivery`, and `SkimmingSource` for directories.
 
 Nothing here opens a file or a connection; the sources beside this module do.
 """
@@ -6,15 +6,15 @@ Nothing here opens a file or a connection; the sources beside this module do.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Sequence, Set
     from contextlib import AbstractAsyncContextManager
 
-    from ingest.model import FileStamp, Job, Outcome
+    from ingest.model import FileStamp, Job, Outcome, Stretch
 
-__all__ = ["Delivery", "Source", "SourceReport"]
+__all__ = ["Delivery", "Recognise", "SkimmingSource", "Source", "SourceReport"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,4 +67,29 @@ class Source(Protocol):
 
     def open(self) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Delivery]]]:
         """Open the source for one pass."""
+        ...
+
+
+class Recognise(Protocol):
+    """Tells a source which files need not be handed over."""
+
+    async def __call__(self, stretches: Sequence[Stretch]) -> Sequence[Set[str]]:
+        """The names in each stretch that an earlier run put into the run's pack with the same stamp.
+
+        They are discovered, counted and acknowledged by this answer, and must not be delivered as well; all others are
+        delivered as ever. It keeps no order with deliveries that wait for their turn. Errors end the run.
+        """
+        ...
+
+
+@runtime_checkable
+class SkimmingSource(Source, Protocol):
+    """A source of files that can leave out, many at a time, what an earlier run has done. None has to be one.
+
+    The pipeline calls `skim` in place of `open` where every job is for one pack; the outcomes are the same either way,
+    but a file that did not change costs little more than its `stat`.
+    """
+
+    def skim(self, recognise: Recognise) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Delivery]]]:
+        """Open the source for one pass, as `open` does, without the deliveries of what `recognise` knows."""
         ...

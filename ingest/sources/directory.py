@@ -9,31 +9,40 @@ import os
 import stat
 import threading
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
 import anyio.to_thread
 
 from ingest.errors import UsageError
-from ingest.model import FileStamp, Job
+from ingest.model import FileStamp, Job, Stretch
 from ingest.observe.text import printable
 from ingest.sources.base import Delivery, SourceReport
 from ingest.sources.selection import Selection, Verdict, ending, file_name
-from ingest.sources.walk import FoundFile, note_ignored, note_unreadable, walk
+from ingest.sources.walk import LONGEST, note_ignored, note_unreadable, walk
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator, Sequence
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence, Set
+    from contextlib import AbstractAsyncContextManager
+
+    from ingest.sources.base import Recognise
+    from ingest.sources.walk import Found
 
 __all__ = ["DirectorySource", "FileSource"]
 
 _BATCH_SIZE: Final = 256
-# About 3 ms of one thread, against 0.1 ms for the hop.
-
-_LOOKS_A_HOP: Final = 16 * _BATCH_SIZE
-# Few images among many other files: what was found is handed over without waiting for a full batch.
+# Deliveries; a commit of so many admissions takes some 20 ms.
 
 _SNIFF_BYTES: Final = 4096
+
+
+class _Seen(NamedTuple):
+    """Files that may be images: a stretch of them, and those of its names that don't tell."""
+
+    stretch: Stretch
+    doubtful: set[str]
 
 
 class DirectorySource:
@@ -44,7 +53,8 @@ class DirectorySource:
     other files are counted in `report.ignored` by ending (or as `(excluded)`, `(link outside)`, `(special file)`);
     links are followed as `walk` says. The jobs' images are absolute paths as `os.fsdecode` gives them.
 
-    Leaving `open` also stops a thread that is still looking, at its next name.
+    What `skim` asks about is looked at by name and `stat` alone. Leaving either also stops a thread that is still
+    looking, at its next name.
     """
 
     name = "directory"
@@ -57,18 +67,27 @@ class DirectorySource:
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
         batch_size: int = _BATCH_SIZE,
+        look_size: int = LONGEST,
     ) -> None:
         self.root = _absolute(root)
         self.report = SourceReport()
         self._sniff = sniff
         self._selection = Selection(include=include, exclude=exclude)
         self._batch_size = batch_size
+        self._look_size = look_size
+
+    def open(self) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Delivery]]]:
+        """Open the source for one pass. `UsageError` where `root` is no directory or may not be listed."""
+        return self._opened(None)
+
+    def skim(self, recognise: Recognise) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Delivery]]]:
+        """See `SkimmingSource.skim`."""
+        return self._opened(recognise)
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[AsyncIterator[Sequence[Delivery]]]:
-        """Open the source for one pass. `UsageError` where `root` is no directory or may not be listed."""
+    async def _opened(self, recognise: Recognise | None) -> AsyncIterator[AsyncIterator[Sequence[Delivery]]]:
         await anyio.to_thread.run_sync(self._check_root)
-        hops = _Hops(self, self._batch_size)
+        hops = _Hops(self, recognise, self._batch_size)
         try:
             yield hops
         finally:
@@ -82,36 +101,75 @@ class DirectorySource:
         stop = threading.Event()
 
         def counted() -> int:
-            found = walk(self.root, self._selection, SourceReport(), stop=stop)
-            return sum(self._selection.of_file(file.relative) is Verdict.DISCOVERED for file in found)
+            return sum(
+                self._selection.of_file(name, found.below) is Verdict.DISCOVERED
+                for found in walk(self.root, self._selection, SourceReport(), stop=stop)
+                for name in found.names
+            )
 
         try:
             return await anyio.to_thread.run_sync(counted, abandon_on_cancel=True)
         finally:
             stop.set()
 
-    def deliveries(self, stop: threading.Event) -> Generator[Delivery | None, None, None]:
-        """A delivery for each image, None for each other file; blocks, for a thread."""
-        for file in walk(self.root, self._selection, self.report, stop=stop):
-            yield self._delivery(file)
+    def looks(self, stop: threading.Event) -> Generator[list[_Seen], None, None]:
+        """What may be an image, at least one file at a time, and about `look_size`; blocks, for a thread."""
+        seen: list[_Seen] = []
+        looked = 0
+        for found in walk(self.root, self._selection, self.report, stop=stop, longest=self._look_size):
+            looked += len(found.names)
+            stretch = self._seen(found, stop)
+            if stretch.stretch.stamps:
+                seen.append(stretch)
+            # Few images among many other files are not kept waiting for a full look.
+            if seen and looked >= self._look_size:
+                yield seen
+                seen, looked = [], 0
+        if seen:
+            yield seen
 
-    def _delivery(self, file: FoundFile) -> Delivery | None:
+    def _seen(self, found: Found, stop: threading.Event) -> _Seen:
+        directory, below, names = found
+        of_file = self._selection.of_file
+        stamps: dict[str, tuple[int, int]] = {}
+        doubtful: set[str] = set()
+        for name in names:
+            verdict = of_file(name, below)
+            if verdict is Verdict.LOOK_INSIDE:
+                doubtful.add(name)
+            elif verdict is not Verdict.DISCOVERED:
+                self._ignore(name, verdict)
+                continue
+            try:
+                stat = os.stat(directory + name)  # noqa: PTH116 - a Path a file costs as much as the stat
+            except OSError as error:
+                note_unreadable(self.report, directory + name, error)
+            else:
+                stamps[name] = (stat.st_size, stat.st_mtime_ns)
+            if stop.is_set():
+                break
+        return _Seen(Stretch(directory=directory, stamps=stamps), doubtful)
+
+    def deliveries(self, seen: Sequence[_Seen]) -> Iterator[Delivery]:
+        """A delivery for each image among them; opens those whose names don't tell. Blocks, for a thread."""
+        for stretch, doubtful in seen:
+            for name, (size_bytes, mtime_ns) in stretch.stamps.items():
+                path = stretch.directory + name
+                if name not in doubtful or self._is_image(path, name):
+                    yield _delivery(path, FileStamp(size_bytes=size_bytes, mtime_ns=mtime_ns))
+
+    def _is_image(self, path: str, name: str) -> bool:
         try:
-            if not self._is_discovered(file):
-                return None
-            return _delivery(file.path, os.stat(file.path))  # noqa: PTH116 - a Path a file costs as much as the stat
+            if self._sniff(_first_bytes(path)):
+                return True
         except OSError as error:
-            note_unreadable(self.report, file.path, error)
-            return None
+            note_unreadable(self.report, path, error)
+        else:
+            self._ignore(name, Verdict.IGNORED)
+        return False
 
-    def _is_discovered(self, file: FoundFile) -> bool:
-        verdict = self._selection.of_file(file.relative)
-        if verdict is Verdict.LOOK_INSIDE:
-            verdict = Verdict.DISCOVERED if self._sniff(_first_bytes(file.path)) else Verdict.IGNORED
-        if verdict is not Verdict.DISCOVERED:
-            kind = "(excluded)" if verdict is Verdict.EXCLUDED else printable(ending(file.relative))
-            note_ignored(self.report, kind)
-        return verdict is Verdict.DISCOVERED
+    def _ignore(self, name: str, verdict: Verdict) -> None:
+        note_ignored(self.report, "(excluded)" if verdict is Verdict.EXCLUDED else printable(ending(name)))
 
     def _check_root(self) -> None:
         try:
@@ -121,28 +179,39 @@ class DirectorySource:
 
 
 class _Hops:
-    """The batches of one pass, each found in one thread hop.
+    """The batches of one pass, found in thread hops: one to look, and one to deliver where something is left.
 
     What a cancelled hop finds all the same is handed over by the next one. The walk is closed by whoever comes last:
     `close`, or a thread that was still in it.
     """
 
-    def __init__(self, source: DirectorySource, batch_size: int) -> None:
-        self._stop = threading.Event()
-        self._deliveries = source.deliveries(self._stop)
+    def __init__(self, source: DirectorySource, recognise: Recognise | None, batch_size: int) -> None:
+        self._source = source
+        self._recognise = recognise
         self._batch_size = batch_size
+        self._stop = threading.Event()
+        self._looks = source.looks(self._stop)
         self._in_use = threading.Lock()
+        self._seen: list[_Seen] = []  # and not asked about
+        self._left: list[_Seen] = []  # to be delivered
         self._ready: list[Delivery] = []
 
     def __aiter__(self) -> AsyncIterator[Sequence[Delivery]]:
         return self
 
     async def __anext__(self) -> Sequence[Delivery]:
-        if not self._ready:
-            await anyio.to_thread.run_sync(self._look, abandon_on_cancel=True)
-        batch, self._ready = self._ready, []
-        if not batch:
-            raise StopAsyncIteration
+        while not self._ready:
+            if not self._left:
+                await anyio.to_thread.run_sync(self._look, abandon_on_cancel=True)
+                if not self._seen:
+                    raise StopAsyncIteration
+                # From the answer on, what is recognised is counted: nothing may come between.
+                known = await self._recognised(self._seen)
+                self._left, self._seen = _without(self._seen, known), []
+            if self._left:
+                await anyio.to_thread.run_sync(self._deliver, abandon_on_cancel=True)
+        batch = self._ready[: self._batch_size]
+        del self._ready[: len(batch)]
         return batch
 
     def close(self) -> None:
@@ -150,28 +219,43 @@ class _Hops:
         self._stop.set()
         self._close_unless_in_use()
 
+    async def _recognised(self, seen: Sequence[_Seen]) -> Sequence[Set[str]]:
+        if self._recognise is None:
+            return [frozenset()] * len(seen)
+        return await self._recognise([stretch for stretch, _ in seen])
+
     def _look(self) -> None:
         with self._in_use:
-            if not self._ready:
-                self._ready = self._batch()
+            if not self._seen:
+                self._seen = next(self._looks, [])
+        self._close_if_stopped()
+
+    def _deliver(self) -> None:
+        with self._in_use:
+            self._ready += list(self._source.deliveries(self._left))  # at once: the loop may be reading
+            self._left = []
+        self._close_if_stopped()
+
+    def _close_if_stopped(self) -> None:
         if self._stop.is_set():
             self._close_unless_in_use()
-
-    def _batch(self) -> list[Delivery]:
-        batch: list[Delivery] = []
-        for looked, delivery in enumerate(self._deliveries, start=1):
-            if delivery is not None:
-                batch.append(delivery)
-            if len(batch) >= self._batch_size or (batch and looked >= _LOOKS_A_HOP):
-                break
-        return batch
 
     def _close_unless_in_use(self) -> None:
         if self._in_use.acquire(blocking=False):
             try:
-                self._deliveries.close()
+                self._looks.close()
             finally:
                 self._in_use.release()
+
+
+def _without(seen: Sequence[_Seen], known: Sequence[Set[str]]) -> list[_Seen]:
+    """What nobody knows."""
+    left: list[_Seen] = []
+    for (stretch, doubtful), names in zip(seen, known, strict=True):
+        if len(names) < len(stretch.stamps):
+            stamps = {name: stamp for name, stamp in stretch.stamps.items() if name not in names}
+            left.append(_Seen(replace(stretch, stamps=stamps), doubtful))
+    return left
 
 
 class FileSource:
@@ -190,18 +274,15 @@ class FileSource:
             seen = await anyio.to_thread.run_sync(os.stat, self.path, abandon_on_cancel=True)
         except (OSError, ValueError) as error:
             raise _no_such_source(self.path, error) from error
-        yield _single(_delivery(self.path, seen))
+        yield _single(_delivery(self.path, FileStamp(size_bytes=seen.st_size, mtime_ns=seen.st_mtime_ns)))
 
 
 async def _single(delivery: Delivery) -> AsyncIterator[Sequence[Delivery]]:
     yield (delivery,)
 
 
-def _delivery(path: str, seen: os.stat_result) -> Delivery:
-    return Delivery(
-        job=Job(image=path, file_name=file_name(path)),
-        stamp=FileStamp(size_bytes=seen.st_size, mtime_ns=seen.st_mtime_ns),
-    )
+def _delivery(path: str, stamp: FileStamp) -> Delivery:
+    return Delivery(job=Job(image=path, file_name=file_name(path)), stamp=stamp)
 
 
 def _first_bytes(path: str) -> bytes:

@@ -35,6 +35,12 @@ class EntryKind(enum.Enum):
     OTHER = b"o"
 
 
+_END_OF: Final = {kind: b"\0" + kind.value for kind in EntryKind}
+_KIND_OF: Final = {end: kind for kind, end in _END_OF.items()}
+_FILE: Final = _END_OF[EntryKind.FILE]
+# Asking the enumeration takes four times as long, which tells in a directory of a million names.
+
+
 def sorted_entries(
     directory: bytes,
     *,
@@ -62,8 +68,7 @@ def sorted_entries(
                 names.clear()
         names.sort()
         for record in heapq.merge(*runs, names) if runs else names:
-            name, _, kind = record.rpartition(b"\0")
-            yield name, EntryKind(kind)
+            yield record[:-2], _KIND_OF[record[-2:]]
 
 
 def _records(directory: bytes, failed: Callable[[bytes, OSError], None]) -> Iterator[bytes]:
@@ -77,17 +82,18 @@ def _records(directory: bytes, failed: Callable[[bytes, OSError], None]) -> Iter
                     except OSError as error:
                         failed(entry.path, error)
                     else:
-                        yield entry.name + b"\0" + kind.value
+                        yield entry.name + kind
     except OSError as error:
         failed(directory, error)
 
 
-def _kind(entry: os.DirEntry[bytes]) -> EntryKind:
+def _kind(entry: os.DirEntry[bytes]) -> bytes:
+    """How the record ends."""
+    if entry.is_file(follow_symlinks=False):
+        return _FILE
     if entry.is_symlink():
-        return EntryKind.LINK
-    if entry.is_dir(follow_symlinks=False):
-        return EntryKind.DIRECTORY
-    return EntryKind.FILE if entry.is_file(follow_symlinks=False) else EntryKind.OTHER
+        return _END_OF[EntryKind.LINK]
+    return _END_OF[EntryKind.DIRECTORY if entry.is_dir(follow_symlinks=False) else EntryKind.OTHER]
 
 
 def _spilled(spill: IO[bytes], records: list[bytes]) -> Iterator[bytes]:

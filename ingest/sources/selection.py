@@ -58,20 +58,16 @@ class Selection:
         self._include = _compiled(include)
         self._exclude = _compiled(exclude)
 
-    def of_file(self, relative: str) -> Verdict:
-        """What the name of a file that is not hidden says."""
-        name = relative.rpartition("/")[2]
-        if self._exclude is not None and _matches(self._exclude, relative, name):
+    def of_file(self, name: str, below: str = "") -> Verdict:
+        """What the name of a file that is not hidden says; `below` is its directory with a slash, empty at the root."""
+        if self._exclude is not None and _matches(self._exclude, below + name, name):
             return Verdict.EXCLUDED
         if self._include is not None:
-            return Verdict.DISCOVERED if _matches(self._include, relative, name) else Verdict.EXCLUDED
-        lowered = name.lower()
-        if lowered.endswith(_TEMPORARY):
-            return Verdict.IGNORED
-        last = ending(lowered)
-        if last in IMAGE_ENDINGS:
+            return Verdict.DISCOVERED if _matches(self._include, below + name, name) else Verdict.EXCLUDED
+        # As `ending` has it, in a third of the time; no temporary name ends so.
+        if name[name.rfind(".") :].lower() in IMAGE_ENDINGS:
             return Verdict.DISCOVERED
-        return Verdict.IGNORED if last else Verdict.LOOK_INSIDE
+        return Verdict.IGNORED if ending(name) or name.lower().endswith(_TEMPORARY) else Verdict.LOOK_INSIDE
 
     def excludes_directory(self, relative: str) -> bool:
         """Whether nothing below the directory is wanted."""

@@ -23,17 +23,25 @@ if TYPE_CHECKING:
     from ingest.sources.base import SourceReport
     from ingest.sources.selection import Selection
 
-__all__ = ["FoundFile", "note_ignored", "note_unreadable", "walk"]
+__all__ = ["LONGEST", "Found", "note_ignored", "note_unreadable", "walk"]
+
+LONGEST: Final = 2048
+# Names in one `Found`: what is told of them is kept in memory together.
 
 _MAX_IGNORED_KINDS: Final = 100
 # A report must not grow with the tree, and in some trees every file has an ending of its own (`app.log.20240131`).
 
 
-class FoundFile(NamedTuple):
-    """One file: `path` to open it, and the same path `relative` to the root, with `/`."""
+class Found(NamedTuple):
+    """Files that follow each other in one directory.
 
-    path: str
-    relative: str
+    `directory` and a name make the path of a file, `below` and the name the same path relative to the root. Both end
+    with a slash, but `below` is empty in the root itself.
+    """
+
+    directory: str
+    below: str
+    names: list[str]
 
 
 def note_ignored(report: SourceReport, kind: str) -> None:
@@ -57,15 +65,17 @@ def walk(
     *,
     stop: threading.Event,
     names_in_memory: int = NAMES_IN_MEMORY,
-) -> Generator[FoundFile, None, None]:
+    longest: int = LONGEST,
+) -> Generator[Found, None, None]:
     """Every file below `root`, an absolute path, that is not hidden and not in a directory that is left out.
 
     A link to a file counts as a file of that name when its target lies inside the root. A link to a directory inside
     is entered only where the walk can't reach that directory by its own name (it is hidden, say), and once: so no file
     is found twice by way of linked directories, and no loop is possible. Links that lead outside, or nowhere, are
-    ignored. Memory grows with the depth of the tree, not with its size. Ends early once `stop` is set.
+    ignored. A `Found` ends where a directory is entered, and after `longest` names. Memory grows with the depth of the
+    tree, not with its size. Ends early once `stop` is set.
     """
-    return _Walk(root, selection, report, stop, names_in_memory).files()
+    return _Walk(root, selection, report, stop, names_in_memory).files(longest)
 
 
 class _Walk:
@@ -80,28 +90,41 @@ class _Walk:
         self._names_in_memory = names_in_memory
         self._linked: set[tuple[int, int]] = set()  # hidden directories that a link has led into
 
-    def files(self) -> Generator[FoundFile, None, None]:
+    def files(self, longest: int) -> Generator[Found, None, None]:
         # A stack and no recursion: a tree may be deeper than the interpreter's.
         levels = [(b"", self._entries(self._root))]
         try:
             while levels and not self._stop.is_set():
                 above, entries = levels[-1]
+                names: list[bytes] = []
+                entered: bytes | None = None
                 for name, kind in entries:
-                    relative = above + name
-                    path = os.path.join(self._root, relative)  # noqa: PTH118 - bytes
-                    followed = self._follow(path) if kind is EntryKind.LINK else kind
+                    followed = self._follow(self._path(above + name)) if kind is EntryKind.LINK else kind
                     if followed is EntryKind.FILE:
-                        yield FoundFile(os.fsdecode(path), os.fsdecode(relative))
-                    elif followed is EntryKind.DIRECTORY and self._enters(os.fsdecode(relative)):
-                        levels.append((relative + b"/", self._entries(path)))
+                        names.append(name)
+                        if len(names) >= longest:
+                            break
+                    elif followed is EntryKind.DIRECTORY and self._enters(os.fsdecode(above + name)):
+                        entered = above + name
                         break
                     elif followed is EntryKind.OTHER:
                         note_ignored(self._report, "(special file)")
                 else:
                     levels.pop()
+                if names:
+                    yield self._found(above, names)
+                if entered is not None:
+                    levels.append((entered + b"/", self._entries(self._path(entered))))
         finally:
             for _, entries in levels:
                 entries.close()
+
+    def _path(self, relative: bytes) -> bytes:
+        return os.path.join(self._root, relative)  # noqa: PTH118 - bytes
+
+    def _found(self, below: bytes, names: list[bytes]) -> Found:
+        # Decoded at once, which no name can spoil for the next one: none has a slash.
+        return Found(os.fsdecode(self._path(below)), os.fsdecode(below), os.fsdecode(b"/".join(names)).split("/"))
 
     def _entries(self, directory: bytes) -> Generator[tuple[bytes, EntryKind], None, None]:
         return sorted_entries(

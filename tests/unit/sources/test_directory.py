@@ -72,10 +72,9 @@ class TestOrder:
         async with source(root, batch_size=3).open() as batches:
             assert [len(batch) async for batch in batches] == [3, 3, 1]
 
-    async def test_few_images_among_many_files_do_not_wait_for_a_full_batch(self, root, monkeypatch):
-        monkeypatch.setattr(directory, "_LOOKS_A_HOP", 4)
+    async def test_few_images_among_many_files_do_not_wait_for_a_full_batch(self, root):
         plant(root, "1.jpg", *(f"2{number}.txt" for number in range(9)), "3.jpg")
-        async with source(root).open() as batches:
+        async with source(root, look_size=4).open() as batches:
             assert [len(batch) async for batch in batches] == [1, 1]
 
 
@@ -238,7 +237,7 @@ class TestUnreadable:
 
     async def test_a_file_that_vanishes_during_the_walk(self, root):
         plant(root, *(f"{number}.jpg" for number in range(4)))
-        it = source(root, batch_size=1)
+        it = source(root, look_size=1)
         async with it.open() as batches:
             await anext(batches)
             os.unlink(root / "2.jpg")
@@ -248,7 +247,7 @@ class TestUnreadable:
 
     async def test_a_tree_that_goes_away_is_reported(self, root):
         plant(root, *(f"{number}/a.jpg" for number in range(4)))
-        it = source(root, batch_size=1)
+        it = source(root, look_size=1)
         async with it.open() as batches:
             await anext(batches)
             os.rename(root, str(root) + ".gone")
@@ -277,14 +276,14 @@ class TestCancellation:
             it.go_on.wait()
             return first_bytes(path)
 
-        def deliveries(stop: threading.Event):
+        def looks(stop: threading.Event):
             try:
-                yield from DirectorySource.deliveries(it, stop)
+                yield from DirectorySource.looks(it, stop)
             finally:
                 it.ended.set()
 
         monkeypatch.setattr(directory, "_first_bytes", stall)
-        it.deliveries = deliveries
+        it.looks = looks
         return it
 
     async def test_leaving_while_a_thread_still_looks_frees_everything_in_the_end(self, stalled):

@@ -55,13 +55,14 @@ def test_every_image_ending_in_any_case(last):
     ],
 )
 def test_globs(glob, name, matches):
-    assert (Selection(include=[glob]).of_file(name) is Verdict.DISCOVERED) is matches
-    assert (Selection(exclude=[glob]).of_file(name) is Verdict.EXCLUDED) is matches
+    above, slash, name = name.rpartition("/")
+    assert (Selection(include=[glob]).of_file(name, above + slash) is Verdict.DISCOVERED) is matches
+    assert (Selection(exclude=[glob]).of_file(name, above + slash) is Verdict.EXCLUDED) is matches
 
 
 def test_an_included_file_needs_no_ending_of_an_image():
     selection = Selection(include=["*.dat", "*.part"])
-    assert selection.of_file("x/a.dat") is Verdict.DISCOVERED
+    assert selection.of_file("a.dat", "x/") is Verdict.DISCOVERED
     assert selection.of_file("a.jpg.part") is Verdict.DISCOVERED
     assert selection.of_file("a.jpg") is Verdict.EXCLUDED
 
