@@ -30,7 +30,7 @@ from ingest.journal.changes import (
 from ingest.journal.memory import MemoryJournal
 from ingest.journal.records import QUARANTINED, Candidate, Claimed, Inspection, Joined, Known
 from ingest.journal.sqlite import SqliteJournal
-from ingest.model import FileStamp, Fingerprint, JobId, Locator, Outcome, PackId, RunId, Summary, Target
+from ingest.model import FileStamp, Fingerprint, JobId, Locator, Outcome, PackId, RunId, Stretch, Summary, Target
 from ingest.policy.lifecycle import IllegalTransition, State
 
 if TYPE_CHECKING:
@@ -567,6 +567,106 @@ class TestFindEqual:
         second = await claim(journal, candidate("b.jpg"))
         wait = journal.submit(stored(first))
         assert await journal.find_equal(second, BYTES) == await wait
+
+
+def stretch(*names: str, stamp: FileStamp = STAMP, directory: str = "/images/") -> Stretch:
+    return Stretch(directory=directory, stamps=dict.fromkeys(names, (stamp.size_bytes, stamp.mtime_ns)))
+
+
+async def unchanged(journal: Journal, *stretches: Stretch, pack_id: PackId = PACK) -> list[set[str]]:
+    return [set(names) for names in await journal.unchanged(pack_id, stretches)]
+
+
+class TestUnchanged:
+    @pytest.mark.parametrize("state", State)
+    async def test_what_is_added_or_a_duplicate_and_nothing_else(self, journal: Journal, state: State) -> None:
+        await job_in(journal, state)
+        is_known = state in {State.ADDED, State.DUPLICATE}
+        assert await unchanged(journal, stretch("a.jpg")) == [{"a.jpg"} if is_known else set()]
+
+    async def test_those_between_others(self, journal: Journal) -> None:
+        for name in ("a.jpg", "c.jpg", "e.jpg"):
+            await job_in(journal, State.DUPLICATE, candidate(name))
+        await job_in(journal, State.REJECTED, candidate("d.jpg"))
+        assert await unchanged(journal, stretch("b.jpg", "c.jpg", "d.jpg", "e.jpg", "f.jpg")) == [{"c.jpg", "e.jpg"}]
+
+    async def test_each_stretch_has_its_answer(self, journal: Journal) -> None:
+        for name in ("a.jpg", "x/a.jpg", "x/b.jpg"):
+            await job_in(journal, State.DUPLICATE, candidate(name))
+        here, below = stretch("a.jpg", "b.jpg"), stretch("a.jpg", "b.jpg", directory="/images/x/")
+        assert await unchanged(journal, below, stretch(), here) == [{"a.jpg", "b.jpg"}, set(), {"a.jpg"}]
+        assert await unchanged(journal) == []
+
+    @pytest.mark.parametrize("other", [OTHER_STAMP, FileStamp(size_bytes=11, mtime_ns=1_000)])
+    async def test_not_with_another_stamp(self, journal: Journal, other: FileStamp) -> None:
+        await job_in(journal, State.ADDED)
+        assert await unchanged(journal, stretch("a.jpg", stamp=other)) == [set()]
+
+    async def test_not_without_a_stamp_in_the_journal(self, journal: Journal) -> None:
+        await job_in(journal, State.DUPLICATE, candidate(stamp=None))
+        assert await unchanged(journal, stretch("a.jpg")) == [set()]
+
+    async def test_not_in_another_pack_or_directory_or_under_a_callers_id(self, journal: Journal) -> None:
+        await job_in(journal, State.ADDED, candidate("a.jpg"))
+        await job_in(journal, State.DUPLICATE, candidate("b.jpg", key="id:7"))
+        assert await unchanged(journal, stretch("a.jpg"), pack_id=OTHER_PACK) == [set()]
+        assert await unchanged(journal, stretch("a.jpg", directory="/")) == [set()]
+        assert await unchanged(journal, stretch("a.jpg", directory="/images2/")) == [set()]
+        assert await unchanged(journal, stretch("b.jpg")) == [set()]
+
+    async def test_the_latest_revision_decides(self, journal: Journal) -> None:
+        await job_in(journal, State.ADDED)
+        await job_in(journal, State.CLAIMED, candidate(stamp=OTHER_STAMP))
+        assert await unchanged(journal, stretch("a.jpg")) == [set()]
+        assert await unchanged(journal, stretch("a.jpg", stamp=OTHER_STAMP)) == [set()]
+
+    async def test_the_latest_of_very_many_revisions_decides(self, journal: Journal) -> None:
+        for number in range(1, 60):
+            stamp = FileStamp(size_bytes=number, mtime_ns=number)
+            await job_in(journal, State.DUPLICATE, candidate(stamp=stamp))
+            for before in (stamp, FileStamp(size_bytes=16, mtime_ns=16)):
+                (known,) = await unchanged(journal, stretch("a.jpg", stamp=before))
+                assert known <= ({"a.jpg"} if before == stamp else set())
+
+    async def test_what_lies_below_a_directory_is_not_taken_for_a_file(self, journal: Journal) -> None:
+        """By the bytes of their keys, all files in `b` stand between `b.jpg` and `c.jpg`."""
+        for name in ("b.jpg", "b/1.jpg", "b/c/2.jpg", "b/c.jpg", "c.jpg"):
+            await job_in(journal, State.DUPLICATE, candidate(name))
+        names = ("1.jpg", "2.jpg", "b-c", "b.jpg", "b/1.jpg", "c", "c.jpg")
+        assert await unchanged(journal, stretch(*names[:4], *names[5:])) == [{"b.jpg", "c.jpg"}]
+
+    @pytest.mark.parametrize("name", ["\udcff\udcfe.jpg", "日本.jpg", "\U0001f600.jpg", "a\nb.jpg", "%_[*.jpg"])
+    async def test_any_name(self, journal: Journal, name: str) -> None:
+        await job_in(journal, State.DUPLICATE, candidate(name))
+        await job_in(journal, State.DUPLICATE, candidate("!"))
+        assert await unchanged(journal, stretch("!", name)) == [{"!", name}]
+        assert await unchanged(journal, stretch(name, directory="/images/\udcff/")) == [set()]
+
+    async def test_of_many_that_are_gone_none_is_named(self, journal: Journal) -> None:
+        for number in range(100):
+            await job_in(journal, State.DUPLICATE, candidate(f"{number:03}.jpg"))
+        (known,) = await unchanged(journal, stretch("000.jpg", "002.jpg", "099.jpg"))
+        assert {"000.jpg", "002.jpg"} <= known <= {"000.jpg", "002.jpg", "099.jpg"}
+
+    async def test_admission_agrees(self, journal: Journal) -> None:
+        for number, state in enumerate(State):
+            await job_in(journal, state, candidate(f"{number}.jpg"))
+        names = [f"{number}.jpg" for number in range(len(State) + 1)]
+        (known,) = await unchanged(journal, stretch(*names))
+        admissions = await journal.admit(RUN, [candidate(name) for name in names])
+        assert known == {
+            name
+            for name, admission in zip(names, admissions, strict=True)
+            if isinstance(admission, Known) and admission.outcome is Outcome.DUPLICATE
+        }
+
+    async def test_the_key_sees_the_pack_if_anything_is_known(self, journal: Journal) -> None:
+        await job_in(journal, State.ADDED)
+        await journal.unchanged(PACK, [stretch("b.jpg")], key_id="key-2")
+        await journal.unchanged(OTHER_PACK, [stretch("a.jpg")], key_id="key-2")
+        assert await journal.packs() == {PACK: "key-1"}
+        await journal.unchanged(PACK, [stretch("a.jpg")], key_id="key-2")
+        assert await journal.packs() == {PACK: "key-2"}
 
 
 class TestResume:

@@ -14,7 +14,7 @@ import pytest
 
 from ingest.errors import UsageError
 from ingest.model import Outcome
-from ingest.sources.base import SourceReport
+from ingest.sources.base import SkimmingSource, SourceReport
 from ingest.sources.directory import DirectorySource, FileSource
 
 if TYPE_CHECKING:
@@ -119,6 +119,25 @@ async def test_deliveries_may_be_acknowledged_again_and_released(case, tmp_path)
         await delivery.acknowledge(Outcome.ADDED, None)
         await delivery.acknowledge(Outcome.REJECTED, "too_large")
         await delivery.release()
+
+
+async def test_one_that_skims_leaves_out_what_is_known_and_nothing_else(case, tmp_path):
+    count = min(100, case.most)
+    source = case.make(tmp_path, count)
+    if not isinstance(source, SkimmingSource):
+        pytest.skip("it is asked about nothing")
+    asked: list[str] = []
+
+    async def every_second(stretches):
+        answers = [set(list(stretch.stamps)[::2]) for stretch in stretches]
+        asked.extend(stretch.directory + name for stretch in stretches for name in stretch.stamps)
+        return answers
+
+    async with source.skim(every_second) as batches:
+        images = [delivery.job.image async for batch in batches for delivery in batch]
+    assert 0 < len(images) < count
+    assert set(images) < set(asked)
+    assert len(asked) == len(set(asked)) == count
 
 
 async def test_a_missing_source_is_told_on_entering(case, tmp_path):

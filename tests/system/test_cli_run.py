@@ -63,6 +63,30 @@ def test_second_run_opens_and_sends_nothing(
     assert sandbox.ledger()["effects"]["add_image"] == 4
 
 
+def test_second_run_over_many_opens_no_image_and_counts_each(
+    ingest: CommandLine, sandbox: Served, pictures: Callable[..., Path]
+) -> None:
+    folder = pictures(300)
+    (folder / "below").mkdir()
+    for number, path in enumerate(sorted(folder.glob("*.*"))):
+        if number % 3 == 0:
+            path.rename(folder / "below" / path.name)
+    assert ingest("run", folder, "--pack", "Holiday", "--create-pack").code == 0
+    kept = {path: path.stat() for path in folder.rglob("*.*")}
+    for path, seen in kept.items():
+        # Whoever opened it would find no image; size and time are as they were.
+        path.write_bytes(b"x" * seen.st_size)
+        os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+
+    again = ingest("run", folder, "--pack", "Holiday", "--json")
+
+    assert again.code == 0, again
+    assert [again.json[key] for key in ("discovered", "duplicate", "unchanged", "pending")] == [300, 300, 300, 0]
+    assert sandbox.ledger()["effects"]["add_image"] == 300
+    third = ingest("run", folder / "below", "--pack", "Holiday", "--json")
+    assert (third.json["discovered"], third.json["unchanged"]) == (100, 100)
+
+
 def test_pack_is_taken_by_its_id(ingest: CommandLine, sandbox: Served, pictures: Callable[..., Path]) -> None:
     pack_id = json.loads(ingest("packs", "create", "Holiday", "--json").out)["id"]
 

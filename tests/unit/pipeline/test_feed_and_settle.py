@@ -27,6 +27,7 @@ from ingest.journal.changes import Settled, Stored
 from ingest.model import Job, Operation
 from ingest.policy.lifecycle import OUTCOMES, State
 from ingest.settings import RunSettings
+from ingest.sources.directory import DirectorySource
 
 ADD, PUT, RESERVE = Operation.ADD_IMAGE, Operation.PUT_FILE, Operation.UPLOAD_FILE
 
@@ -277,6 +278,97 @@ async def test_cancelled_while_it_admits_the_next_run_continues(system, model, t
     system.journal.admit = admitted
     assert (await system.run(ListSource(named(*paths)))).added == 30
     assert {record.deaths for record in system.journal.records()} == {0}
+
+
+# What a source skims.
+
+
+def folder(path, **options) -> DirectorySource:
+    return DirectorySource(str(path), sniff=lambda _: True, **options)
+
+
+@pytest.mark.parametrize("look_size", [7, 2048])
+async def test_unchanged_files_are_told_in_bulk(system, model, tmp_path, monkeypatch, look_size):
+    paths = pictures(tmp_path, 40, kinds=20)
+    assert (await system.run(folder(tmp_path))).added == 20
+    requests, admit = len(model.log), system.journal.admit
+    monkeypatch.setattr("ingest.pipeline.deliver.inspect", None)
+    system.journal.admit = None
+    async with system.assembled() as pipeline:
+        summary = await pipeline.run([folder(tmp_path, look_size=look_size)])
+        check(pipeline, summary)
+    assert (summary.discovered, summary.duplicate, summary.unchanged, summary.exit_code) == (40, 40, 40, 0)
+    assert set(model.log[requests:]) <= {Operation.LIST_PACKS, Operation.GET_PACK}
+    monkeypatch.undo()
+    system.journal.admit = admit
+    paths[3].write_bytes(picture(99))
+    os.utime(paths[5], ns=(5, 5))
+    pictures(tmp_path, 1, start=50)
+    summary = await system.run(folder(tmp_path, look_size=look_size))
+    assert (summary.discovered, summary.added, summary.duplicate, summary.unchanged) == (41, 2, 39, 38)
+    assert len(urls(model)) == len(set(urls(model))) == 22
+
+
+async def test_metrics_count_what_is_told_in_bulk(system, tmp_path, monkeypatch):
+    pictures(tmp_path, 30)
+    await system.run(folder(tmp_path))
+    async with system.assembled() as pipeline:
+        recorder = pipeline._feed._deliveries
+        await pipeline.run([folder(tmp_path)])
+    text = recorder.render()[0].decode()
+    assert "ingest_jobs_discovered_total 30.0" in text
+    assert 'ingest_jobs_total{outcome="duplicate"} 30.0' in text
+    assert 'ingest_deliveries_total{result="acknowledged",source="directory"} 30.0' in text
+
+
+async def test_what_was_rejected_or_failed_takes_the_ordinary_way(system, model, tmp_path):
+    pictures(tmp_path, 10)
+    (tmp_path / "00000.png").write_bytes(b"no image")
+    model.next(RESERVE, refused(422))
+    first = await system.run(folder(tmp_path))
+    assert (first.added, first.rejected) == (8, 2)
+    again = await system.run(folder(tmp_path))
+    assert (again.discovered, again.duplicate, again.unchanged, again.rejected) == (10, 8, 8, 2)
+    assert again.exit_code == 1
+
+
+async def test_what_failed_is_tried_again(system, model, tmp_path):
+    pictures(tmp_path, 10)
+    model.always(ADD, refused(500))
+    assert (await system.run(folder(tmp_path))).failed == 10
+    model.always(ADD, None)
+    summary = await system.run(folder(tmp_path))
+    assert (summary.discovered, summary.added, summary.unchanged) == (10, 10, 0)
+
+
+async def test_another_pack_has_none_of_them(system, model, tmp_path):
+    pictures(tmp_path, 10)
+    await system.run(folder(tmp_path))
+    run = RunSettings(pack="Other", create_pack=True)
+    assert (await system.run(folder(tmp_path), run=run)).added == 10
+    assert (await system.run(folder(tmp_path), run=run)).unchanged == 10
+
+
+async def test_the_same_directory_twice_in_one_run(system, model, tmp_path):
+    pictures(tmp_path, 60)
+    summary = await system.run(folder(tmp_path), folder(tmp_path))
+    assert (summary.discovered, summary.added, summary.duplicate) == (120, 60, 60)
+    assert len(urls(model)) == 60
+
+
+async def test_the_limit_is_not_spent_on_what_is_told_in_bulk(system, model, tmp_path):
+    pictures(tmp_path, 10)
+    await system.run(folder(tmp_path))
+    pictures(tmp_path, 10, start=20)
+    summary = await system.run(folder(tmp_path, look_size=4), run=RunSettings(limit=3))
+    assert (summary.added, summary.duplicate, summary.exit_code) == (3, 10, 0)
+
+
+async def test_without_a_pack_of_the_run_nothing_is_skimmed(system, tmp_path):
+    pictures(tmp_path, 1)
+    system.model.packs.clear()
+    summary = await system.run(folder(tmp_path))
+    assert (summary.exit_code, summary.error.code) == (2, "no_pack")
 
 
 # The end of a job.
