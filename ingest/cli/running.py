@@ -19,7 +19,6 @@ from ingest.cli.ending import Crashed
 from ingest.errors import BUG_EXIT_CODE, IngestError, StopError, UsageError
 from ingest.journal.database import TEMPORARY_FILE_SYSTEMS, file_system
 from ingest.model import Lane
-from ingest.observe import http
 from ingest.observe.logging import configure
 from ingest.observe.metrics import Metrics
 from ingest.observe.text import printable
@@ -166,6 +165,7 @@ class Running:
         if self._metrics_address is None:
             yield
             return
+        from ingest.observe import http  # noqa: PLC0415 - loads aiohttp's server: 25 ms that most runs can save
 
         def not_ready() -> str | None:
             if self._stop.is_requested:
