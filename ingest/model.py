@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final, Literal, NewType, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+import msgspec
+
 __all__ = [
     "IMAGE_TYPES",
     "ContentType",
@@ -113,8 +115,7 @@ class Job:
     id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileStamp:
+class FileStamp(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What `stat` says of a file's content: equal stamps are taken for equal bytes."""
 
     size_bytes: int

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
 
 if TYPE_CHECKING:
     from ingest.journal.records import Inspection
@@ -27,22 +28,19 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tested:
+class Tested(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The job is about to run alone; durable before it does, so that dying there tells."""
 
     job_id: JobId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Excused:
+class Excused(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The job runs alone no more, but waits for an equal one: what the process dies of now is none of its doing."""
 
     job_id: JobId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spent:
+class Spent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An answer about this job was no success: its attempts are `attempts` by that."""
 
     job_id: JobId
@@ -50,8 +48,7 @@ class Spent:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
+class Stored(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The bytes are on the CDN under `url`; durable *before* the add is sent."""
 
     job_id: JobId
@@ -59,23 +56,20 @@ class Stored:
     url: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parked:
+class Parked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An add was sent and its effect is unknown."""
 
     job_id: JobId
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resent:
+class Resent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A settled lookup found nothing; durable *before* the next add, with the audit that it owes."""
 
     job_id: JobId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The outcome. For `added`, `was_found` tells a lookup's word from an answer's."""
 
     job_id: JobId
@@ -89,15 +83,13 @@ class Settled:
     key_id: str | None = None  # public part of the key that it was added with; None: the one that the run began with
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Released:
+class Released(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The run puts the job back: no add of it was sent, or none that may have taken effect."""
 
     job_id: JobId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Condemned:
+class Condemned(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """These surplus copies of the job's url go; durable *before* the first of them is deleted.
 
     So no later read takes another one in their place, whatever became of the requests that deleted them.
@@ -107,8 +99,7 @@ class Condemned:
     image_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditClosed:
+class AuditClosed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The pack was read after the last add could have landed, and holds no surplus copy of the job's url any more.
 
     `image_id` is the copy that is left; None where there is none, or none that is known to be the job's own.
@@ -118,22 +109,19 @@ class AuditClosed:
     image_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Missed:
+class Missed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The job is `added`, and its pack has it no more: it is parked, with all its attempts, as if never looked up."""
 
     job_id: JobId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sighted:
+class Sighted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The job ended, not as `added`, and its pack has it after all: it is parked for the lookup that finds it."""
 
     job_id: JobId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Doubted:
+class Doubted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The pack of an added or parked job holds more than one copy of its url: it owes an audit again."""
 
     job_id: JobId

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from ingest.journal import rules
 from ingest.journal.records import Claimed, Opening

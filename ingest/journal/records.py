@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+import msgspec
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -30,8 +32,7 @@ QUARANTINED: Final = "quarantined"
 """The reason of a job that died alone; only `ingest retry` wakes it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One job and revision as the journal holds it. Times are Unix seconds."""
 
     job_id: JobId
@@ -67,8 +68,7 @@ class Record:
         return Inspection(fingerprint=self.fingerprint, content_type=self.content_type, stamp=self.stamp)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inspection:
+class Inspection(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a look at the bytes told."""
 
     fingerprint: Fingerprint
@@ -76,8 +76,7 @@ class Inspection:
     stamp: FileStamp
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One delivery on its way into the journal: a job with its pack's name resolved."""
 
     key: str
@@ -88,22 +87,19 @@ class Candidate:
     key_id: str | None = None  # public part of the key that sees the pack; None: the one that the run began with
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claimed:
+class Claimed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The job is this run's to work on."""
 
     record: Record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Joined:
+class Joined(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The job is in work already, or parked: its outcome will be this delivery's too."""
 
     record: Record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class Known(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An earlier run settled it: nothing is to be done, and the file is not opened."""
 
     record: Record

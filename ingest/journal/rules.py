@@ -5,8 +5,9 @@ Pure: a store loads a record, asks here what it becomes, and writes that. What a
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeGuard, assert_never
+
+from msgspec.structs import replace
 
 from ingest.journal.changes import (
     AuditClosed,

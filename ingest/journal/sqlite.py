@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from ingest.journal import rules
 from ingest.journal.commit import GroupCommit
