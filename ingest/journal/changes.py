@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
-if TYPE_CHECKING:
-    from ingest.journal.records import Inspection
-    from ingest.model import JobId, Outcome
+from ingest.journal.records import Inspection
+from ingest.model import JobId, Outcome
 
 __all__ = [
     "AuditClosed",

@@ -84,9 +84,11 @@ class GroupCommit:
         self,
         on_commit: Callable[[float], None],
         translate: Callable[[Exception], StopError],
+        on_rollback: Callable[[], None],
     ) -> None:
         self._on_commit = on_commit
         self._translate = translate
+        self._on_rollback = on_rollback
         self._queue: queue.SimpleQueue[_Member[Any] | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._failure: Exception | None = None
@@ -100,14 +102,16 @@ class GroupCommit:
         *,
         on_commit: Callable[[float], None],
         translate: Callable[[Exception], StopError],
+        on_rollback: Callable[[], None] = lambda: None,
     ) -> AsyncIterator[GroupCommit]:
         """Serve until the block is left; then all that was submitted is committed.
 
         `open_store` is entered and left in the writer thread; what it raises on entry comes out here. `on_commit` is
         called in the event loop with each commit's duration in seconds. `translate` says what a failure of the whole
-        store means; it is asked anew for each waiter.
+        store means; it is asked anew for each waiter. `on_rollback` is called in the writer thread when what units
+        wrote was taken back and units run on: what they remember of it is void.
         """
-        self = cls(on_commit, translate)
+        self = cls(on_commit, translate, on_rollback)
         ready: asyncio.Future[None] = self._loop.create_future()
         finished = asyncio.Event()
         thread = threading.Thread(
@@ -175,6 +179,7 @@ class GroupCommit:
             try:
                 told = self._run(store, batch)
             except _MemberFailed:
+                self._on_rollback()
                 told = self._run_guarded(store, batch)
             store.after()
         except Exception as error:
@@ -196,8 +201,7 @@ class GroupCommit:
                     raise _MemberFailed from error
         return told
 
-    @staticmethod
-    def _run_guarded(store: Store, batch: list[_Member[Any]]) -> list[_Told]:
+    def _run_guarded(self, store: Store, batch: list[_Member[Any]]) -> list[_Told]:
         """The same with a savepoint a member, which costs two statements more: however many fail, once is enough."""
         told: list[_Told] = []
         connection = store.connection
@@ -211,6 +215,7 @@ class GroupCommit:
                         raise
                     told.append(_Told(future, error=error))
                     connection.execute("ROLLBACK TO member")
+                    self._on_rollback()
                 connection.execute("RELEASE member")
         return told
 

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
+from ingest.model import ContentType, FileStamp, Fingerprint, JobId, Locator, Outcome, PackId, RunId
+from ingest.policy.lifecycle import State
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ingest.model import ContentType, FileStamp, Fingerprint, JobId, Locator, Outcome, PackId, RunId, Summary
-    from ingest.policy.lifecycle import State
+    from ingest.model import Summary
 
 __all__ = [
     "QUARANTINED",

@@ -8,28 +8,58 @@ from __future__ import annotations
 import functools
 import json
 import sqlite3
-from typing import TYPE_CHECKING, Any, Final
+from itertools import compress
+from operator import attrgetter, ne
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from msgspec.structs import astuple
 
 from ingest.journal.records import Record
 from ingest.model import FileStamp, Fingerprint, JobId, Locator, PackId, RunId
 from ingest.policy.lifecycle import State
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 __all__ = ["COLUMNS", "IS_NOT_ADDED", "IS_SETTLED", "IS_UNSETTLED", "encoded", "insert", "record_of", "update"]
 
-_IDENTITY: Final = ("job_id", "pack_id", "key", "revision", "admitted_at")
-"""What never changes of a job; leaving it out of an update spares the indexes that it is in."""
 
-_NAMES: Final = (
-    *_IDENTITY,
-    *("locator", "file_name", "state", "run_id", "size_bytes", "mtime_ns", "fingerprint", "content_type", "url"),
-    *("answered_url", "image_id", "attempts", "deaths", "is_alone", "adds_sent", "audit_is_open", "reason", "detail"),
-    *("settled_at", "condemned"),
+class _Column(NamedTuple):
+    """One column of `jobs`: the field of a record that it holds, or holds a part of, and what is stored for it."""
+
+    name: str
+    field: str
+    value: Callable[[Record], Any]
+
+
+def _as_is(*fields: str) -> Iterator[_Column]:
+    return (_Column(field, field, attrgetter(field)) for field in fields)
+
+
+_TABLE: Final = (
+    *_as_is("job_id", "pack_id"),
+    _Column("key", "key", lambda record: encoded(record.key)),
+    *_as_is("revision", "admitted_at"),
+    _Column("locator", "locator", lambda record: encoded(record.locator)),
+    _Column("file_name", "file_name", lambda record: encoded(record.file_name)),
+    _Column("state", "state", lambda record: record.state.value),
+    *_as_is("run_id"),
+    _Column("size_bytes", "stamp", lambda record: record.stamp.size_bytes if record.stamp else None),
+    _Column("mtime_ns", "stamp", lambda record: record.stamp.mtime_ns if record.stamp else None),
+    *_as_is("fingerprint", "content_type", "url", "answered_url", "image_id", "attempts", "deaths"),
+    _Column("is_alone", "is_alone", lambda record: int(record.is_alone)),
+    *_as_is("adds_sent"),
+    _Column("audit_is_open", "audit_is_open", lambda record: int(record.audit_is_open)),
+    _Column("reason", "reason", lambda record: _plain(record.reason)),
+    _Column("detail", "detail", lambda record: _plain(record.detail)),
+    *_as_is("settled_at"),
+    _Column("condemned", "condemned", lambda record: json.dumps(record.condemned) if record.condemned else None),
 )
+# An exact `int` or `str` where a subclass (`bool`, an enum) would do: sqlite3 looks for an adapter of every other type.
 
-COLUMNS: Final = ", ".join(_NAMES)
+_FIELDS: Final = Record.__struct_fields__
+
+COLUMNS: Final = ", ".join(column.name for column in _TABLE)
 """The columns of `jobs` that `record_of` reads, in their order."""
 
 IS_UNSETTLED: Final = "state IN ('pending', 'claimed', 'stored', 'parked')"
@@ -38,7 +68,10 @@ IS_NOT_ADDED: Final = "state IN ('rejected', 'failed')"
 """The conditions of the indexes `jobs_unsettled`, `jobs_settled` and `jobs_not_added`, to the letter: SQLite uses a
 partial index only where a query says the same (https://www.sqlite.org/partialindex.html)."""
 
-_INSERT: Final = f"INSERT INTO jobs (target_id, {', '.join(_NAMES[1:])}) VALUES (?{', ?' * (len(_NAMES) - 1)})"  # noqa: S608
+_INSERT: Final = f"INSERT INTO jobs (target_id, {COLUMNS}) VALUES (?{', ?' * len(_TABLE)})"  # noqa: S608
+
+_STATES: Final = {state.value: state for state in State}
+# `State(value)` takes ten times as long as looking it up.
 
 
 def record_of(row: Sequence[Any]) -> Record:
@@ -51,7 +84,7 @@ def record_of(row: Sequence[Any]) -> Record:
         admitted_at=row[4],
         locator=Locator(_decoded(row[5])),
         file_name=_decoded(row[6]),
-        state=State(row[7]),
+        state=_STATES[row[7]],
         run_id=RunId(row[8]),
         stamp=None if row[9] is None else FileStamp(size_bytes=row[9], mtime_ns=row[10]),
         fingerprint=None if row[11] is None else Fingerprint(row[11]),
@@ -71,26 +104,29 @@ def record_of(row: Sequence[Any]) -> Record:
     )
 
 
-def insert(connection: sqlite3.Connection, target_id: int, record: Record) -> JobId:
-    """Write a job that no row holds yet; its number."""
-    return JobId(connection.execute(_INSERT, (target_id, *_values_of(record)[1:])).lastrowid or 0)
+def insert(connection: sqlite3.Connection, target_id: int, records: Iterable[Record]) -> None:
+    """Write jobs that no row holds yet, under their own numbers."""
+    connection.executemany(_INSERT, [(target_id, *[column.value(record) for column in _TABLE]) for record in records])
 
 
 def update(connection: sqlite3.Connection, before: Record, after: Record) -> None:
     """Write what differs between two states of one job. `ValueError` where its url is another job's."""
-    old, new = _values_of(before), _values_of(after)
-    changed = tuple(i for i in range(len(_IDENTITY), len(new)) if new[i] != old[i])
+    changed = tuple(compress(_FIELDS, map(ne, astuple(before), astuple(after))))
     if not changed:
         return
+    statement, columns = _update_of(changed)
     try:
-        connection.execute(_update_of(changed), (*[new[i] for i in changed], after.job_id))
+        connection.execute(statement, [*[column.value(after) for column in columns], after.job_id])
     except sqlite3.IntegrityError as error:
         raise ValueError(f"the url of job {after.job_id} belongs to another job") from error
 
 
 @functools.cache  # as many entries as there are kinds of change
-def _update_of(changed: tuple[int, ...]) -> str:
-    return f"UPDATE jobs SET {', '.join(f'{_NAMES[i]} = ?' for i in changed)} WHERE job_id = ?"  # noqa: S608
+def _update_of(changed: tuple[str, ...]) -> tuple[str, tuple[_Column, ...]]:
+    # What never changes of a job is left out, which spares the indexes that it is in.
+    columns = tuple(column for column in _TABLE if column.field in changed)
+    settings = ", ".join(f"{column.name} = ?" for column in columns)
+    return f"UPDATE jobs SET {settings} WHERE job_id = ?", columns  # noqa: S608
 
 
 def encoded(text: str) -> bytes:
@@ -105,34 +141,3 @@ def _decoded(stored: bytes) -> str:
 def _plain(text: str | None) -> str | None:
     # What is told to people may quote such a name; a text column can't hold it.
     return text if text is None or text.isascii() else text.encode("utf-8", "backslashreplace").decode()
-
-
-def _values_of(record: Record) -> tuple[Any, ...]:
-    stamp = record.stamp
-    return (
-        record.job_id,
-        record.pack_id,
-        encoded(record.key),
-        record.revision,
-        record.admitted_at,
-        encoded(record.locator),
-        encoded(record.file_name),
-        record.state.value,
-        record.run_id,
-        stamp.size_bytes if stamp else None,
-        stamp.mtime_ns if stamp else None,
-        record.fingerprint,
-        record.content_type,
-        record.url,
-        record.answered_url,
-        record.image_id,
-        record.attempts,
-        record.deaths,
-        record.is_alone,
-        record.adds_sent,
-        record.audit_is_open,
-        _plain(record.reason),
-        _plain(record.detail),
-        record.settled_at,
-        json.dumps(record.condemned) if record.condemned else None,
-    )

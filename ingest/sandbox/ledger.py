@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-# At run time too: whoever decodes the view needs the types of its fields.
-from ingest.sandbox.faults import Operation  # noqa: TC001
-from ingest.sandbox.files import HeldFile  # noqa: TC001
-from ingest.sandbox.packs import HeldPack  # noqa: TC001
+from ingest.sandbox.faults import Operation
+from ingest.sandbox.files import HeldFile
+from ingest.sandbox.packs import HeldPack
 
 if TYPE_CHECKING:
     from ingest.sandbox.faults import Lane

@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
+from msgspec.structs import replace
 
 from ingest.journal import changes
 from ingest.journal.changes import (

@@ -10,6 +10,7 @@ import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from world import PendingJournal
 
@@ -90,12 +91,12 @@ def deleting_copies_that_people_made() -> Iterator[None]:
     of, inherit = Reconciler.add_ended, Reconciler.inherit
 
     def add_ended(self: Any, work: Any) -> None:
-        record, work.record = work.record, replace(work.record, adds_sent=99)
+        record, work.record = work.record, msgspec.structs.replace(work.record, adds_sent=99)
         of(self, work)
         work.record = record
 
     def inherited(self: Any, audits: Any) -> None:
-        inherit(self, [replace(record, adds_sent=99) for record in audits])
+        inherit(self, [msgspec.structs.replace(record, adds_sent=99) for record in audits])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Reconciler, "add_ended", add_ended)

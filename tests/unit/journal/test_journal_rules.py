@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from journal_samples import PACK, STAMP, SUMMARY, TARGET
+from msgspec.structs import replace
 
 from ingest.journal import changes as told
 from ingest.journal import rules

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 from pipeline_model import (
     FLOW,
@@ -440,7 +441,7 @@ async def test_a_suspect_job_that_waits_for_its_equal_is_not_alone(system, model
     for path in paths:
         await died(system, path, 3)
     for record in system.journal.records():
-        system.journal._put(replace(record, deaths=3))
+        system.journal._put(msgspec.structs.replace(record, deaths=3))
     model.next(ADD, silence(effect=True))
     async with (
         system.assembled(flow=replace(FLOW, settle_delay_s=3600.0)) as pipeline,
@@ -459,7 +460,7 @@ async def test_a_job_that_dies_alone_is_quarantined(system, tmp_path):
     (suspect,) = pictures(tmp_path, 1)
     await died(system, suspect, 3)
     for record in system.journal.records():
-        system.journal._put(replace(record, is_alone=True))
+        system.journal._put(msgspec.structs.replace(record, is_alone=True))
     summary = await system.run(ListSource(named(suspect)))
     assert (summary.failed, summary.exit_code) == (1, 1)
     assert system.journal.records()[0].reason == "quarantined"

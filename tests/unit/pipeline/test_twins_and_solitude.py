@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import anyio
 import anyio.lowlevel
 import pytest
+from msgspec.structs import replace
 
 from ingest.journal.records import Record
 from ingest.model import Fingerprint, JobId, Locator, PackId, RunId
