@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from msgspec.structs import astuple
 
 from ingest.journal.records import Record
-from ingest.model import FileStamp, Fingerprint, JobId, Locator, PackId, RunId
+from ingest.model import FileStamp, Locator
 from ingest.policy.lifecycle import State
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ _TABLE: Final = (
     *_as_is("settled_at"),
     _Column("condemned", "condemned", lambda record: json.dumps(record.condemned) if record.condemned else None),
 )
-# An exact `int` or `str` where a subclass (`bool`, an enum) would do: sqlite3 looks for an adapter of every other type.
+# An exact `int` or `str` in place of a subclass (`bool`, an enum), for which sqlite3 looks for an adapter: 2 µs each.
 
 _FIELDS: Final = Record.__struct_fields__
 
@@ -71,23 +71,23 @@ partial index only where a query says the same (https://www.sqlite.org/partialin
 _INSERT: Final = f"INSERT INTO jobs (target_id, {COLUMNS}) VALUES (?{', ?' * len(_TABLE)})"  # noqa: S608
 
 _STATES: Final = {state.value: state for state in State}
-# `State(value)` takes ten times as long as looking it up.
+# `State(value)` takes thirty times as long as looking it up (0.9 µs).
 
 
 def record_of(row: Sequence[Any]) -> Record:
     """A row of `COLUMNS` as a record."""
     return Record(
-        job_id=JobId(row[0]),
-        pack_id=PackId(row[1]),
+        job_id=row[0],
+        pack_id=row[1],
         key=_decoded(row[2]),
         revision=row[3],
         admitted_at=row[4],
         locator=Locator(_decoded(row[5])),
         file_name=_decoded(row[6]),
         state=_STATES[row[7]],
-        run_id=RunId(row[8]),
+        run_id=row[8],
         stamp=None if row[9] is None else FileStamp(size_bytes=row[9], mtime_ns=row[10]),
-        fingerprint=None if row[11] is None else Fingerprint(row[11]),
+        fingerprint=row[11],
         content_type=row[12],
         url=row[13],
         answered_url=row[14],

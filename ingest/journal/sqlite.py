@@ -65,7 +65,7 @@ _AUDITS: Final = f"SELECT {COLUMNS} FROM jobs WHERE target_id = ? AND audit_is_o
 
 
 LOOKUP: Final = 64
-# Jobs that one statement asks for; more of them make it no cheaper a job (4 µs one by one, 2 µs so).
+# Jobs that one statement asks for: a known one costs 14 µs one by one, 9 so, and no less with more of them.
 
 
 def _latest_of(target_id: int, pack_id: PackId, keys: Sequence[bytes]) -> tuple[Any, ...]:
