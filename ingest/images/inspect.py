@@ -9,14 +9,13 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
-import anyio
-import anyio.to_thread
 from anyio.lowlevel import RunVar
 from blake3 import blake3
 
 from ingest.errors import ImageRejected
 from ingest.images.files import CHUNK_BYTES, Identity, StreamedFile, changed, open_regular, translated
 from ingest.images.formats import Detector, Unusable
+from ingest.images.readers import Readers
 from ingest.model import ContentType, FileStamp, Fingerprint, Locator
 from ingest.observe.text import printable
 
@@ -26,13 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Inspected", "inspect"]
 
-_READERS: Final = 16
-# Threads that read at once: enough to keep a network disk busy, and few enough not to fight over the interpreter lock.
-
 _STREAMED_BYTES: Final = 2 * CHUNK_BYTES
 # What a pass over a `StreamedFile` keeps in memory.
 
-_readers: RunVar[anyio.CapacityLimiter] = RunVar("ingest.images.inspect")
+_readers: RunVar[Readers] = RunVar("ingest.images.inspect")
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -62,7 +58,7 @@ class Inspected:
 
 
 async def inspect(path: Locator, settings: ImageSettings, memory: MemoryBudget) -> Inspected:
-    """Read the file at `path` once, in one thread hop: `with await inspect(...) as image: ...`.
+    """Read the file at `path` once, in a thread: `with await inspect(...) as image: ...`.
 
     Waits until `memory` has room for the largest file that is kept whole, then gives back what the file doesn't need;
     a streamed one keeps the reservation of two chunks. Links are followed.
@@ -75,7 +71,7 @@ async def inspect(path: Locator, settings: ImageSettings, memory: MemoryBudget) 
     await memory.acquire(reserved)
     reading = _Reading(path, settings)
     try:
-        image = await anyio.to_thread.run_sync(reading.run, abandon_on_cancel=True, limiter=_limiter())
+        image = await _threads().read(reading.run)
     except BaseException:
         reading.is_wanted = False
         memory.release(reserved)
@@ -154,11 +150,11 @@ def _too_large(path: str, size_bytes: int, max_bytes: int) -> ImageRejected:
     )
 
 
-def _limiter() -> anyio.CapacityLimiter:
+def _threads() -> Readers:
     """The reading threads of this event loop."""
     try:
         return _readers.get()
     except LookupError:
-        limiter = anyio.CapacityLimiter(_READERS)
-        _readers.set(limiter)
-        return limiter
+        readers = Readers()
+        _readers.set(readers)
+        return readers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import tempfile
@@ -9,7 +10,6 @@ import threading
 from dataclasses import replace
 
 import anyio
-import anyio.from_thread
 import anyio.to_thread
 import image_samples as samples
 import pytest
@@ -104,19 +104,6 @@ class TestSmallFiles:
         image.release()
         image.release()
         assert memory.held_bytes == 0
-
-    async def test_it_takes_one_thread_hop(self, photo, memory, monkeypatch):
-        hops = []
-        run_sync = anyio.to_thread.run_sync
-
-        async def counted(function, *args, **options):
-            hops.append(function)
-            return await run_sync(function, *args, **options)
-
-        monkeypatch.setattr(anyio.to_thread, "run_sync", counted)
-        (await inspect(photo(JPEG), SETTINGS, memory)).release()
-        (await inspect(photo(LARGE), SETTINGS, memory)).release()
-        assert len(hops) == 2
 
     async def test_it_waits_for_memory(self, photo, memory):
         await memory.acquire(memory.limit_bytes)
@@ -241,10 +228,11 @@ class TestChangedWhileRead:
         reads = []
         began, go_on, ended = anyio.Event(), threading.Event(), threading.Event()
         reading, closing = os.read, os.close
+        loop = asyncio.get_running_loop()
 
         def stall(descriptor: int, size: int) -> bytes:
             reads.append(size)
-            anyio.from_thread.run_sync(began.set)
+            loop.call_soon_threadsafe(began.set)
             go_on.wait()
             return reading(descriptor, size)
 
