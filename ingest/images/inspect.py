@@ -134,6 +134,8 @@ class _Reading:
             detector.feed(chunk)
             if is_kept:
                 kept += chunk
+                if read_bytes == size_bytes:  # one more was asked for, and did not come
+                    break
         if read_bytes < size_bytes or Identity.of(descriptor) != identity:
             raise changed(self._path)
         verdict = detector.finish()

@@ -78,6 +78,10 @@ class _Window:
         while self._at > len(self._data):
             yield whole
 
+    def ends_with(self, mark: bytes) -> bool:
+        """Whether `mark` is the last of what has come so far, and not passed yet."""
+        return self._data.endswith(mark, self._at)
+
     def search(self, pattern: re.Pattern[bytes]) -> Generator[bool, None, bytes]:
         """Pass everything up to the end of the next match of `pattern`, two bytes at most, and return the match."""
         while (match := pattern.search(self._data, self._at)) is None:
@@ -107,7 +111,8 @@ def _jpeg(window: _Window) -> _Walk:
         if marker not in _JPEG_WITHOUT_LENGTH:
             length = int.from_bytes((yield from window.take(2)), "big")
             yield from window.skip(max(length - 2, 0))
-    yield from window.search(_JPEG_END)
+    if not window.ends_with(b"\xff\xd9"):  # a whole small picture, told without a search through all of it
+        yield from window.search(_JPEG_END)
     return True
 
 
