@@ -8,12 +8,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+import aiohttp
 import anyio
+from aiohttp.http import StreamWriter
 
 from ingest.errors import ImageChanged
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator
+
+    from aiohttp.client_proto import ResponseHandler
 
     from ingest.api.deadlines import Deadline
 
@@ -35,61 +39,63 @@ async def in_pieces(body: bytes) -> AsyncIterator[memoryview]:
 
 
 class Upload:
-    """An iterable of exactly `size_bytes` bytes, handed to the HTTP library in place of the caller's own.
+    """An iterable of exactly `size_bytes` bytes, on its way to a connection while the answer is awaited.
 
     It reads one piece ahead: the last one goes out only when the caller's iterable has ended well, so that no image
-    that changed while it was read is ever whole at the other end. What the iterable raises is kept in `error`, since
-    the library buries it in one of its own; a body of another length is `ImageChanged`. `is_whole` once the last piece
-    is out.
+    that changed while it was read is ever whole at the other end. What the iterable raises is kept in `error`; a body
+    of another length is `ImageChanged`. `is_whole` once the last piece is out of here.
     """
 
     def __init__(self, body: AsyncIterable[bytes | memoryview], size_bytes: int, deadline: Deadline) -> None:
         self._pieces = aiter(body)
         self._size_bytes = size_bytes
         self._deadline = deadline
-        self._writer: asyncio.Task[object] | None = None
+        self._writer: asyncio.Task[None] | None = None
         self._read_bytes = 0
-        self._handed_bytes = 0
-        self._ahead: bytes | memoryview | None = None
         self.is_whole = False
         self.error: Exception | None = None
 
-    def __aiter__(self) -> Upload:
-        return self
+    @property
+    def is_out(self) -> bool:
+        """Whether all of it was written, and the connection has room for more."""
+        return self.is_whole and self._writer is not None and self._writer.done()
 
-    async def __anext__(self) -> bytes | memoryview:
+    def begin(self, connection: ResponseHandler) -> None:
+        """Write until the body's end, or until `stop`; where that fails, whoever awaits the answer is told."""
+        self._writer = asyncio.create_task(self._write(connection))
+
+    async def _write(self, connection: ResponseHandler) -> None:
+        writer = StreamWriter(connection, asyncio.get_running_loop())
         try:
-            if self._writer is None:
-                self._writer = asyncio.current_task()
-                self._ahead = await self._read()
-            piece = self._ahead
-            # The library asks for a piece when the socket has taken the one before.
-            self._deadline.progress(self._handed_bytes)
-            if piece is not None:
-                self._ahead = await self._read()
+            ahead = await self._read()
+            self.is_whole = ahead is None
+            while (piece := ahead) is not None:
+                ahead = await self._read()
+                self.is_whole = ahead is None
+                await writer.write(piece)  # returns when the connection has room for more
+                self._deadline.progress(len(piece))
+        except Exception as error:
+            connection.set_exception(aiohttp.ClientConnectionError("the body could not be sent"), error)
+
+    async def _read(self) -> bytes | memoryview | None:
+        try:
+            piece = await anext(self._pieces, None)
         except Exception as error:
             self.error = error
             raise
-        self.is_whole = self._ahead is None
-        if piece is None:
-            raise StopAsyncIteration
-        self._handed_bytes = len(piece)
-        return piece
-
-    async def _read(self) -> bytes | memoryview | None:
-        piece = await anext(self._pieces, None)
         self._read_bytes += len(piece or b"")
         if self._read_bytes > self._size_bytes or (piece is None and self._read_bytes < self._size_bytes):
-            raise ImageChanged(
+            self.error = ImageChanged(
                 f"The image changed while it was sent: {self._read_bytes} bytes came where {self._size_bytes} were"
                 " announced. Inspect it again.",
                 reason="changed",
             )
+            raise self.error
         return piece
 
     async def stop(self) -> None:
         """Return when nothing reads from the caller's iterable any more, whichever way the exchange ended."""
-        if self._writer is None or self._writer.done() or self._writer is asyncio.current_task():
+        if self._writer is None or self._writer.done():
             return
         self._writer.cancel()
         with anyio.move_on_after(STOP_DEADLINE_S, shield=True):

@@ -1,6 +1,6 @@
 """One HTTP exchange: what is sent, what comes back, and how it can end without an answer.
 
-The only part of the client that knows the HTTP library. It does not know the envelope, retries nothing, follows no
+Knows, with `wire`, the HTTP library and its errors. It does not know the envelope, retries nothing, follows no
 redirect, keeps no cookie and waits for no limit.
 """
 
@@ -14,19 +14,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 import aiohttp
+from aiohttp.http import HttpProcessingError
 from yarl import URL
 
 from ingest.api.bodies import PIECE_BYTES, Upload, in_pieces
 from ingest.api.deadlines import Deadline, Deadlines, Expired
 from ingest.api.environment import Proxies, tls_context
 from ingest.api.redaction import without_query
+from ingest.api.wire import Wire, head, received
 from ingest.errors import RequestFailure
 from ingest.model import Lane, Operation
-from ingest.observe.version import version
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
-    from types import SimpleNamespace
 
     from ingest.settings import ApiSettings
 
@@ -36,10 +36,6 @@ MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
 # The largest documented answer is Get Pack, at about 600 bytes an image: 50 000 images. Larger packs are streamed.
 
 CONNECT_TIMEOUT_S: Final = 30.0
-
-KEEPALIVE_S: Final = 3.0
-# Node's default server closes a connection idle for 5 s. A request written as that happens may or may not have been
-# read, which for an add means a lookup; two seconds stay for the way there and back.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,8 +129,8 @@ class HttpTransport:
             for lane in Lane:
                 deadlines = Deadlines(settings.timeout_s)
                 stack.enter_context(deadlines.sweeping())
-                session = await stack.enter_async_context(_session(tls, settings.timeout_s))
-                lanes[lane] = _Lane(session=session, deadlines=deadlines, slots=asyncio.Semaphore(concurrency))
+                wire = await stack.enter_async_context(Wire.open(tls, min(settings.timeout_s, CONNECT_TIMEOUT_S)))
+                lanes[lane] = _Lane(wire=wire, deadlines=deadlines, slots=asyncio.Semaphore(concurrency))
             yield cls(lanes, proxies)
 
     async def exchange(self, call: Call) -> Answer:
@@ -144,11 +140,11 @@ class HttpTransport:
         async with lane.slots:
             try:
                 with lane.deadlines.guard() as deadline:
-                    answer = await self._send(lane.session, call, deadline, progress)
+                    answer = await self._send(lane.wire, call, deadline, progress)
                 problem = _unsent(answer, progress.upload)
                 if problem is None:
                     return answer
-            except (Expired, aiohttp.ClientError, OSError) as error:
+            except (Expired, aiohttp.ClientError, HttpProcessingError, OSError) as error:
                 upload = progress.upload
                 problem = (upload and upload.error) or _no_answer(call, error, progress, lane.deadlines.timeout_s)
             finally:
@@ -158,61 +154,47 @@ class HttpTransport:
         # the headers with the key, and a traceback would print them.
         raise problem
 
-    async def _send(
-        self, session: aiohttp.ClientSession, call: Call, deadline: Deadline, progress: _Progress
-    ) -> Answer:
+    async def _send(self, wire: Wire, call: Call, deadline: Deadline, progress: _Progress) -> Answer:
         began_at = time.monotonic()
         url = URL(call.url, encoded=True)
-        headers = dict(call.headers)
-        data: bytes | Upload | None
-        if isinstance(call.body, bytes) and len(call.body) <= 2 * PIECE_BYTES:
-            data = call.body
-        elif call.body is not None:
-            size_bytes = len(call.body) if isinstance(call.body, bytes) else call.content_length
-            if size_bytes is None:
-                msg = "a streamed body needs its content_length"
-                raise TypeError(msg)
-            pieces = in_pieces(call.body) if isinstance(call.body, bytes) else call.body
-            data = progress.upload = Upload(pieces, size_bytes, deadline)
-            headers["Content-Length"] = str(size_bytes)
-        else:
-            data = None
-        proxy = self._proxies.for_url(url)
-        proxy_headers = None
-        if proxy is not None and proxy.authorization is not None:
-            # A tunnel is asked for with headers of its own; a plain request carries them itself.
-            if url.scheme == "https":
-                proxy_headers = {"Proxy-Authorization": proxy.authorization}
-            else:
-                headers["Proxy-Authorization"] = proxy.authorization
-        response = await session.request(
-            call.method,
-            url,
-            headers=headers,
-            data=data,
-            allow_redirects=False,
-            proxy=proxy.url if proxy is not None else None,
-            proxy_headers=proxy_headers,
-            trace_request_ctx=progress,
-        )
+        route = wire.route(url, self._proxies.for_url(url))
+        body = call.body or b""
+        size_bytes = len(body) if isinstance(body, bytes) else call.content_length
+        if size_bytes is None:
+            msg = "a streamed body needs its content_length"
+            raise TypeError(msg)
+        start = head(route, call.method, url, call.headers, None if call.body is None else size_bytes)
+        connection, transport, protocol = await wire.connect(route)
         try:
-            progress.status = response.status
-            body = await _read(response, call, deadline)
-            return Answer(
-                status=response.status,
-                headers=response.headers,
-                body=body,
-                began_at=began_at,
-                duration_s=time.monotonic() - began_at,
-            )
+            progress.was_sent = True
+            if isinstance(body, bytes) and size_bytes <= 2 * PIECE_BYTES:
+                transport.writelines((start, body))
+            else:
+                transport.write(start)
+                pieces = in_pieces(body) if isinstance(body, bytes) else body
+                progress.upload = Upload(pieces, size_bytes, deadline)
+                progress.upload.begin(protocol)
+            progress.status, headers, content = await received(protocol)
+            answer = await _read(content, progress.status, call, deadline)
         except BaseException:
-            response.close()
+            connection.close()
             raise
+        if progress.upload is None or progress.upload.is_out:
+            connection.release()
+        else:
+            connection.close()
+        return Answer(
+            status=progress.status,
+            headers=headers,
+            body=answer,
+            began_at=began_at,
+            duration_s=time.monotonic() - began_at,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Lane:
-    session: aiohttp.ClientSession
+    wire: Wire
     deadlines: Deadlines
     slots: asyncio.Semaphore
 
@@ -226,43 +208,22 @@ class _Progress:
     upload: Upload | None = None
 
 
-def _session(tls: ssl.SSLContext, timeout_s: float) -> aiohttp.ClientSession:
-    trace = aiohttp.TraceConfig()
-    trace.on_request_headers_sent.append(_mark_sent)
-    session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(ssl=tls, limit=0, keepalive_timeout=KEEPALIVE_S),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"User-Agent": f"ingest/{version()}", "Accept": "application/json"},
-        timeout=aiohttp.ClientTimeout(total=None, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
-        trace_configs=[trace],
-    )
-    # A kept connection that the server has just closed would otherwise have a GET, PUT or DELETE sent twice, unseen.
-    session._retry_connection = False  # noqa: SLF001
-    return session
-
-
-async def _mark_sent(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
-    """Called before the first byte of the request is written."""
-    context.trace_request_ctx.was_sent = True
-
-
-async def _read(response: aiohttp.ClientResponse, call: Call, deadline: Deadline) -> bytes:
-    sink = call.sink if response.status == 200 else None
+async def _read(content: aiohttp.StreamReader, status: int, call: Call, deadline: Deadline) -> bytes:
+    sink = call.sink if status == 200 else None
     pieces: list[bytes] = []
     size_bytes = 0
-    while piece := await response.content.readany():
+    while piece := await content.readany():
         if sink is None:
             pieces.append(piece)
             size_bytes += len(piece)
             if size_bytes > MAX_ANSWER_BYTES:
-                raise _unreadable(response.status, f"the answer is larger than {MAX_ANSWER_BYTES} bytes")
+                raise _unreadable(status, f"the answer is larger than {MAX_ANSWER_BYTES} bytes")
             continue
         deadline.progress(len(piece))
         try:
             sink(piece)
         except ValueError as error:
-            raise _unreadable(response.status, str(error)) from error
-    response.release()
+            raise _unreadable(status, str(error)) from error
     return b"".join(pieces)
 
 
@@ -305,7 +266,7 @@ def _no_answer(call: Call, error: Exception, progress: _Progress, timeout_s: flo
             was_sent, message = False, f"no connection to {host} ({_os_text(error)})"
         case aiohttp.ClientPayloadError():
             failure, message = RequestFailure.UNREADABLE, "the answer was cut short or can't be decompressed"
-        case aiohttp.ClientResponseError():
+        case HttpProcessingError():
             failure, message = RequestFailure.UNREADABLE, "the answer is no HTTP"
         case _ if progress.status is not None:
             failure, message = RequestFailure.UNREADABLE, "the connection was lost within the answer"

@@ -141,7 +141,7 @@ class Readers:
             while (reading := self._next()) is not None:
                 try:
                     reading.result = reading.work()
-                except BaseException as error:  # noqa: BLE001 - it is the caller's
+                except BaseException as error:
                     reading.error = error
                 with self._changed:
                     if reading.is_given_up:
