@@ -1,11 +1,13 @@
 """Request bodies on their way out: in pieces, counted, and with their own errors kept.
 
-Opens and closes nothing: whoever made the iterable closes it, and may do so once the exchange has returned.
+Closes no iterator of the caller's, who may do so once the exchange has returned; one that it made itself, to read an
+iterable, it closes.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
@@ -48,6 +50,7 @@ class Upload:
 
     def __init__(self, body: AsyncIterable[bytes | memoryview], size_bytes: int, deadline: Deadline) -> None:
         self._pieces = aiter(body)
+        self._is_own = self._pieces is not body
         self._size_bytes = size_bytes
         self._deadline = deadline
         self._writer: asyncio.Task[None] | None = None
@@ -60,22 +63,30 @@ class Upload:
         """Whether all of it was written, and the connection has room for more."""
         return self.is_whole and self._writer is not None and self._writer.done()
 
-    def begin(self, connection: ResponseHandler) -> None:
-        """Write until the body's end, or until `stop`; where that fails, whoever awaits the answer is told."""
-        self._writer = asyncio.create_task(self._write(connection))
+    def begin(self, head: bytes, connection: ResponseHandler) -> None:
+        """Write `head` and the body to its end, or until `stop`; where that fails, whoever awaits the answer is told.
 
-    async def _write(self, connection: ResponseHandler) -> None:
+        Nothing goes out before the first piece, and what comes after it, could be read.
+        """
+        self._writer = asyncio.create_task(self._write(head, connection))
+
+    async def _write(self, head: bytes, connection: ResponseHandler) -> None:
         writer = StreamWriter(connection, asyncio.get_running_loop())
         try:
-            ahead = await self._read()
+            piece, ahead = await self._read(), await self._read()
             self.is_whole = ahead is None
-            while (piece := ahead) is not None:
-                ahead = await self._read()
-                self.is_whole = ahead is None
+            await writer.write(head)
+            while piece is not None:
                 await writer.write(piece)  # returns when the connection has room for more
                 self._deadline.progress(len(piece))
-        except Exception as error:
-            connection.set_exception(aiohttp.ClientConnectionError("the body could not be sent"), error)
+                piece, ahead = ahead, await self._read()
+                self.is_whole = ahead is None
+        except Exception:
+            # Without its cause: through the traceback it would hold the body, and whatever file that has open.
+            connection.set_exception(aiohttp.ClientConnectionError("the body could not be sent"))
+        finally:
+            if self._is_own and isinstance(self._pieces, AsyncGenerator):
+                await self._pieces.aclose()
 
     async def _read(self) -> bytes | memoryview | None:
         try:

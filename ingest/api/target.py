@@ -5,6 +5,7 @@ Resolves no name and connects to nothing.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from ingest.api.redaction import without_query
@@ -37,18 +38,19 @@ def target_of(base_url: str) -> Target:
 def is_sendable(url: str) -> bool:
     """Whether it can be sent as it is: an absolute URL of a host, whose every character is one of a URL's."""
     try:
-        parts = urlsplit(url)
-        (parts.hostname or "").encode("idna")  # labels of at most 63 characters, or the resolver fails in its own way
-        return (
-            parts.scheme in {"http", "https"}
-            and bool(parts.hostname)
-            and parts.port != 0  # asking raises for one out of range
-            and url.isascii()
-            and url.isprintable()
-            and " " not in url
-        )
+        scheme, place, *_ = urlsplit(url)
+        return _is_place(scheme, place) and url.isascii() and url.isprintable() and " " not in url
     except ValueError:
         return False
+
+
+@lru_cache(maxsize=64)  # a job names two of the same few places, and asking the codec is what takes the time
+def _is_place(scheme: str, place: str) -> bool:
+    parts = urlsplit(f"{scheme}://{place}")
+    (parts.hostname or "").encode("idna")  # labels of at most 63 characters, or the resolver fails in its own way
+    return (
+        scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    )  # asking raises for one out of range
 
 
 def checked(base_url: str) -> str:

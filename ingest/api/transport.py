@@ -170,10 +170,9 @@ class HttpTransport:
             if isinstance(body, bytes) and size_bytes <= 2 * PIECE_BYTES:
                 transport.writelines((start, body))
             else:
-                transport.write(start)
                 pieces = in_pieces(body) if isinstance(body, bytes) else body
                 progress.upload = Upload(pieces, size_bytes, deadline)
-                progress.upload.begin(protocol)
+                progress.upload.begin(start, protocol)
             progress.status, headers, content = await received(protocol)
             answer = await _read(content, progress.status, call, deadline)
         except BaseException:

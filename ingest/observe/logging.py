@@ -71,6 +71,11 @@ class Logger:
         """The same logger with `data` in every event."""
         return Logger(self._logger, {**self._bound, **data})
 
+    @property
+    def is_debug(self) -> bool:
+        """Whether `debug` emits anything: to be asked where its data is worth sparing."""
+        return self._logger.isEnabledFor(logging.DEBUG)
+
     def debug(self, event: str, /, *, exc_info: ExcInfo = None, **data: object) -> None:
         if self._logger.isEnabledFor(logging.DEBUG):
             self._emit(logging.DEBUG, event, exc_info, data)

@@ -14,13 +14,16 @@ class Pulse:
     """
 
     def __init__(self) -> None:
-        self._next = anyio.Event()
+        self._next: anyio.Event | None = None  # made by whoever waits first: most beats wake nobody
 
     def beat(self) -> None:
         """Wake all who wait."""
-        self._next.set()
-        self._next = anyio.Event()
+        if self._next is not None:
+            self._next.set()
+            self._next = None
 
     async def wait(self) -> None:
         """Wait for the next beat."""
+        if self._next is None:
+            self._next = anyio.Event()
         await self._next.wait()

@@ -141,6 +141,8 @@ class Settler:
     @staticmethod
     def _tell(record: Record, outcome: Outcome, work: Work) -> None:
         is_routine = outcome in {Outcome.ADDED, Outcome.DUPLICATE}
+        if is_routine and not log.is_debug:
+            return
         emit = log.debug if is_routine else log.info
         emit(
             "job.settled",

@@ -14,6 +14,7 @@ import anyio
 from ingest.model import Outcome
 from ingest.observe.logging import get_logger
 from ingest.pipeline.pulse import Pulse
+from ingest.sources.base import Delivery
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from ingest.journal.records import Inspection, Record
     from ingest.model import JobId
     from ingest.observe.recorders import DeliveryRecorder, JobRecorder
-    from ingest.sources.base import Delivery
 
 __all__ = ["RELEASE_TIMEOUT_S", "SUSPECT_DEATHS", "Naming", "OpenJobs", "Tally", "Work", "acknowledge", "release"]
 
@@ -48,8 +48,9 @@ class Naming:
 async def acknowledge(naming: Naming, outcome: Outcome, reason: str | None, recorder: DeliveryRecorder) -> None:
     """Tell a delivery how its job ended; a source that can't take it delivers again, and the journal knows then."""
     try:
-        with anyio.fail_after(ACKNOWLEDGE_TIMEOUT_S):
-            await naming.delivery.acknowledge(outcome, reason)
+        if type(naming.delivery).acknowledge is not Delivery.acknowledge:  # which does nothing, and takes no deadline
+            with anyio.fail_after(ACKNOWLEDGE_TIMEOUT_S):
+                await naming.delivery.acknowledge(outcome, reason)
     except Exception as error:
         log.warning("delivery.unacknowledged", source=naming.source, error=str(error) or type(error).__name__)
     else:

@@ -508,6 +508,31 @@ async def test_after_a_cancellation_the_body_is_not_read_any_more() -> None:
         await pieces.aclose()
 
 
+async def test_a_file_that_is_read_for_a_body_is_closed_when_the_body_is_not_taken() -> None:
+    reading = asyncio.Event()
+    is_closed = False
+
+    class File:
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            nonlocal is_closed
+            try:
+                while True:
+                    yield bytes(1_000_000)
+                    reading.set()
+            finally:
+                is_closed = True
+
+    async def cut(_received: Received, _reader: Any, _writer: Any) -> None:
+        await reading.wait()
+        raise ConnectionResetError
+
+    async with serve(cut, reads_body=False) as server, HttpTransport.open(settings(), 4) as transport:
+        with pytest.raises(NoAnswer) as caught:
+            await transport.exchange(put(server, File(), 10**12))
+        assert caught.value.was_sent
+        assert is_closed
+
+
 async def test_a_client_of_a_library_user_raises_what_the_block_raises() -> None:
     with pytest.raises(KeyError):
         async with PacksClient.connect(settings()):
