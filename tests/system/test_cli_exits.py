@@ -240,7 +240,7 @@ sys.meta_path.insert(0, Sabotage())
 
 @pytest.mark.parametrize(
     ("patch", "has_begun"),
-    [("directory.DirectorySource.open", True), ("directory.DirectorySource.__init__", False)],
+    [("directory.DirectorySource.skim", True), ("directory.DirectorySource.__init__", False)],
     ids=["in the run", "before the run"],
 )
 def test_a_bug_is_70_with_a_traceback_without_secrets(

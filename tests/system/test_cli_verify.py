@@ -112,7 +112,8 @@ def test_what_somebody_deleted_comes_back_once(ingest: CommandLine, sandbox: Ser
     assert {line["url"] for line in listed.lines[:-1]} == gone
     difference = listed.lines[0]
     assert list(difference) == ["kind", "what", "pack_id", "url", "image", "job_id", "copies", "is_mended"]
-    assert (difference["pack_id"], difference["image"]) == (sandbox.pack("P")["id"], str(filled / "000.jpg"))
+    assert difference["pack_id"] == sandbox.pack("P")["id"]
+    assert difference["image"] in {str(file) for file in filled.iterdir()}
     assert len(sandbox.urls("P")) == 1  # nothing is done without --repair
 
     done = ingest(*REPAIR)

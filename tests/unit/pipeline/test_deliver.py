@@ -346,7 +346,7 @@ async def test_a_pack_deleted_in_the_middle_rejects_the_rest_without_asking(syst
     summary = await system.run(ListSource(named(*pictures(tmp_path, 200))), flow=replace(FLOW, concurrency=1))
     assert (summary.added, summary.rejected, summary.exit_code) == (2, 198, 1)
     assert {settlement.reason for settlement in system.settled} == {None, "pack_gone"}
-    assert model.count(ADD) <= 4  # one more had its place at the gate already; the others waited there in vain
+    assert model.count(ADD) <= 5  # two more were given a place before it was known; the others waited there in vain
 
 
 async def test_an_uncertain_add_is_never_failed_before_a_settled_lookup(system, model, tmp_path):
