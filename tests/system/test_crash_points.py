@@ -103,7 +103,7 @@ POINTS = [
     *commit("migrate", "journal: the schema is made in one transaction"),
     *commit("mark", "journal: an opening raises its mark", "a restart"),
     *call("tell", "journal: its mark is told when the commit has returned", "a restart"),
-    *call("tell", "journal: its mark is told when the commit has returned", nth=8),
+    *call("tell", "journal: its mark is told when the commit has returned", nth=4),
     *call("create", "packs: a name is looked up before it is made"),
     Point("create.unanswered", "packs: a create without an answer", "no answer to a create"),
     *commit("begin", "1: claims of dead processes are freed, what was stored is parked", "a restart"),
