@@ -45,7 +45,7 @@ class Upload:
 
     It reads one piece ahead: the last one goes out only when the caller's iterable has ended well, so that no image
     that changed while it was read is ever whole at the other end. What the iterable raises is kept in `error`; a body
-    of another length is `ImageChanged`. `is_whole` once the last piece is out of here.
+    of another length is `ImageChanged`. `is_whole` once the iterable has ended well.
     """
 
     def __init__(self, body: AsyncIterable[bytes | memoryview], size_bytes: int, deadline: Deadline) -> None:
@@ -60,7 +60,7 @@ class Upload:
 
     @property
     def is_out(self) -> bool:
-        """Whether all of it was written, and the connection has room for more."""
+        """Whether all of it was handed to the connection."""
         return self.is_whole and self._writer is not None and self._writer.done()
 
     def begin(self, head: bytes, connection: ResponseHandler) -> None:
@@ -68,6 +68,7 @@ class Upload:
 
         Nothing goes out before the first piece, and what comes after it, could be read.
         """
+        # No task group: it lives as long as the exchange, which ends it by `stop` in any case.
         self._writer = asyncio.create_task(self._write(head, connection))
 
     async def _write(self, head: bytes, connection: ResponseHandler) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from ingest.api.environment import Proxy
 
-__all__ = ["KEEPALIVE_S", "Wire", "head", "received"]
+__all__ = ["KEEPALIVE_S", "Route", "Wire", "head", "received"]
 
 KEEPALIVE_S: Final = 3.0
 # Node's default server closes a connection idle for 5 s. A request written as that happens may or may not have been
@@ -37,7 +37,7 @@ MAX_ROUTES: Final = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Route:
+class Route:
     """The way to one origin, and what every request that goes there says."""
 
     request: aiohttp.ClientRequest  # never sent: the pool knows by it which connection serves
@@ -51,7 +51,7 @@ class Wire:
     def __init__(self, connector: aiohttp.TCPConnector, connect_timeout_s: float) -> None:
         self.connector = connector
         self._timeout = aiohttp.ClientTimeout(total=None, connect=connect_timeout_s)
-        self._routes: dict[tuple[str, str | None], _Route] = {}
+        self._routes: dict[tuple[str, str | None], Route] = {}
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -61,34 +61,39 @@ class Wire:
         async with connector:
             yield cls(connector, connect_timeout_s)
 
-    def route(self, url: URL, proxy: Proxy | None) -> _Route:
+    def route(self, url: URL, proxy: Proxy | None) -> Route:
         """The way to where `url` leads; the proxy of one host is always the same."""
         origin = (url.scheme, url.host_port_subcomponent)
         route = self._routes.get(origin)
         if route is None:
             if len(self._routes) >= MAX_ROUTES:
                 self._routes.clear()
-            route = self._routes[origin] = _route(url, proxy)
+            route = self._routes[origin] = _route_to(url, proxy)
         return route
 
-    async def connect(self, route: _Route) -> tuple[Connection, asyncio.WriteTransport, ResponseHandler]:
+    async def connect(self, route: Route) -> tuple[Connection, asyncio.WriteTransport, ResponseHandler]:
         """A connection, kept or fresh, for one request: to close or release, to write to, and to read from.
 
         Nothing was sent by then.
         """
-        try:
-            connection = await self.connector.connect(route.request, [], self._timeout)
-        except TimeoutError as error:
-            raise aiohttp.ConnectionTimeoutError from error
-        transport, protocol = connection.transport, connection.protocol
-        if transport is None or protocol is None:  # lost as soon as it was made
-            connection.close()
-            raise aiohttp.ServerDisconnectedError
-        protocol.set_response_params(read_until_eof=True)
-        return connection, transport, protocol
+        while True:
+            try:
+                connection = await self.connector.connect(route.request, [], self._timeout)
+            except TimeoutError as error:
+                raise aiohttp.ConnectionTimeoutError from error
+            transport, protocol = connection.transport, connection.protocol
+            if transport is None or protocol is None:  # lost as soon as it was made
+                connection.close()
+                raise aiohttp.ServerDisconnectedError
+            if protocol.should_close:
+                # Something came on a kept connection that nobody had asked for: it would be taken for this answer.
+                connection.close()
+                continue
+            protocol.set_response_params(read_until_eof=True)
+            return connection, transport, protocol
 
 
-def head(route: _Route, method: str, url: URL, headers: Mapping[str, str], size_bytes: int | None) -> bytes:
+def head(route: Route, method: str, url: URL, headers: Mapping[str, str], size_bytes: int | None) -> bytes:
     """A request up to its body of `size_bytes`, None without one. `ValueError` where a line would be more than one."""
     own = [f"{name}: {value}\r\n" for name, value in headers.items()]
     if size_bytes is not None:
@@ -108,7 +113,7 @@ async def received(protocol: ResponseHandler) -> tuple[int, Mapping[str, str], a
             return message.code, message.headers, body
 
 
-def _route(url: URL, proxy: Proxy | None) -> _Route:
+def _route_to(url: URL, proxy: Proxy | None) -> Route:
     common = {"User-Agent": f"ingest/{version()}", "Accept": "application/json"}
     target = ""
     proxy_headers = None
@@ -130,4 +135,4 @@ def _route(url: URL, proxy: Proxy | None) -> _Route:
         proxy_headers=proxy_headers,
     )
     lines = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
-    return _Route(request=request, target=target, lines=lines)
+    return Route(request=request, target=target, lines=lines)

@@ -160,7 +160,7 @@ def _failure(record: Record) -> dict[str, Any]:
         "image": record.locator,
         "pack_id": record.pack_id,
         "outcome": standing.outcome(record.state),
-        "parked": record.state.value == "parked",
+        "parked": record.state.value in {"parked", "stored"},  # what was stored is looked up by the next run
         "reason": record.reason,
         "detail": record.detail,
         "attempts": record.attempts,

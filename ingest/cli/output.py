@@ -7,6 +7,7 @@ of any bytes comes out whole. Whoever stops reading is no error: the rest goes n
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -119,6 +120,7 @@ def flush() -> None:
 
 @contextlib.contextmanager
 def _nobody_reads(stream: TextIO) -> Iterator[None]:
+    is_terminal = stream.isatty()  # asked beforehand: one that was closed is none any more
     try:
         yield
     except OSError as error:
@@ -126,5 +128,6 @@ def _nobody_reads(stream: TextIO) -> Iterator[None]:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
-        if stream is not sys.stderr and not isinstance(error, BrokenPipeError):
+        is_gone = isinstance(error, BrokenPipeError) or (error.errno == errno.EIO and is_terminal)
+        if stream is not sys.stderr and not is_gone:
             raise  # a result that could not be written, to a full disk

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -59,6 +60,7 @@ class Readers:
         self._read: deque[_Reading] = deque()
         self._open = 0
         self._is_looking = False
+        self._moved_at = 0.0  # monotonic seconds: when a thread last took a reading
 
     async def read(self, work: Callable[[], T]) -> T:
         """What `work` returns or raises, in a thread. Cancelled, it does not wait for a thread that is at it."""
@@ -80,7 +82,9 @@ class Readers:
 
     def _wake(self) -> None:
         with self._changed:
-            if self._waiting and self._idle == self._threads:
+            # A thread that is at work takes what waits as soon as it is through, if it is not held up at what it has.
+            is_held_up = time.monotonic() - self._moved_at >= PATIENCE_S
+            if self._waiting and (self._idle == self._threads or (self._idle and is_held_up)):
                 self._help()
 
     def _help(self) -> None:
@@ -105,11 +109,10 @@ class Readers:
 
     def _look(self) -> None:
         """While anything is open: hand over what is held back by a slow disk, and send help for what waits for it."""
-        self._hand_over()
         self._is_looking = self._open > 0
-        if not self._is_looking:
-            return
-        self._loop.call_later(PATIENCE_S, self._look)
+        if self._is_looking:
+            self._loop.call_later(PATIENCE_S, self._look)
+        self._hand_over()
         with self._changed:
             if self._waiting and self._loop.time() - self._waiting[0].asked_at >= PATIENCE_S:
                 self._help()
@@ -141,6 +144,9 @@ class Readers:
             while (reading := self._next()) is not None:
                 try:
                     reading.result = reading.work()
+                except StopIteration as error:
+                    reading.error = RuntimeError("a reading raised StopIteration, which no future takes")
+                    reading.error.__cause__ = error
                 except BaseException as error:
                     reading.error = error
                 with self._changed:
@@ -162,4 +168,5 @@ class Readers:
                 return None
             reading = self._waiting.popleft()
             reading.is_in_hand = True
+            self._moved_at = time.monotonic()
             return reading

@@ -29,6 +29,7 @@ __all__ = [
     "connect",
     "connect_readonly",
     "file_system",
+    "has_log",
     "transaction",
     "translated",
     "translating",
@@ -134,7 +135,7 @@ def untouched(path: Path) -> Iterator[tuple[sqlite3.Connection, int]]:
     """
     with (
         translating(path),
-        contextlib.closing(_open_readonly(path) if _has_log(path) else _open_as_it_lies(path)) as connection,
+        contextlib.closing(_open_readonly(path) if has_log(path) else _open_as_it_lies(path)) as connection,
     ):
         yield connection, _version(connection, path)
 
@@ -197,7 +198,7 @@ def _open_readonly(path: Path) -> sqlite3.Connection:
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     except sqlite3.OperationalError as error:
         connection.close()
-        if _primary(error) not in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY} or _has_log(path):
+        if _primary(error) not in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY} or has_log(path):
             raise
         # In a directory that can't be written SQLite can't make the shared memory that a WAL is read with. Without a
         # log beside it the file is whole and nobody writes it, so it may be read as it lies.
@@ -208,7 +209,8 @@ def _open_readonly(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _has_log(path: Path) -> bool:
+def has_log(path: Path) -> bool:
+    """Whether a log that holds something lies beside the journal."""
     try:
         return Path(f"{os.path.realpath(path)}-wal").stat().st_size > 0
     except OSError:

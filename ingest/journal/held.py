@@ -1,6 +1,7 @@
 """What this process wrote last of the jobs in hand and of the packs, so that it is not read back.
 
-True because the writer's lock keeps everybody else from the file; what a rollback took back is forgotten by `forget`.
+True because the writer's lock keeps every other ingest from the file; what a rollback took back is forgotten by
+`forget`.
 Remembers nothing of jobs that wait or have ended, and decides nothing.
 """
 

@@ -9,7 +9,7 @@ import contextlib
 from typing import TYPE_CHECKING, Final
 
 from ingest.errors import UsageError
-from ingest.journal.database import connect, transaction, translating, untouched
+from ingest.journal.database import connect, has_log, transaction, translating, untouched
 from ingest.journal.lock import lock_path, writer_lock
 from ingest.journal.mark import Mark, is_behind
 from ingest.journal.presence import Presence
@@ -66,6 +66,8 @@ def opened(path: Path) -> Iterator[OpenFiles]:
     with writer_lock(path) as lock:
         if lock.last is not None and path.is_file():
             _refuse_older(path, lock.last)
+        if not path.exists() and has_log(path):
+            raise _older(path)  # SQLite would begin a new one, and delete the log that holds what was added
         with contextlib.closing(connect(path)) as connection, translating(path):
             mark = _raise(connection)
             lock.tell(mark)
@@ -74,14 +76,17 @@ def opened(path: Path) -> Iterator[OpenFiles]:
 
 
 def _refuse_older(path: Path, last: Mark) -> None:
-    if not is_behind(_mark_at(path), last):
-        return
-    raise UsageError(
-        f"The journal {path} is older than when it was last used: its -wal file was removed, one of the two was cut "
-        "short, or an older copy was put in its place. What was added since then is not in it.",
+    if is_behind(_mark_at(path), last):
+        raise _older(path)
+
+
+def _older(path: Path) -> UsageError:
+    return UsageError(
+        f"The journal {path} is older than when it was last used: it or its -wal file was removed, one of the two was "
+        "cut short, or an older copy was put in its place. What was added since then is not in it.",
         code="journal_older",
         hint="Put the newer one back, together with its -wal file. To go on all the same, though images may then be "
-        f"added again, delete {lock_path(path)} and run again.",
+        f"added again, delete {lock_path(path)}, and a -wal file that is alone, and run again.",
     )
 
 

@@ -26,7 +26,8 @@ _BETWEEN: Final = (
 
 ROWS_A_FILE: Final = 16
 # Of files that are gone from the disk as many rows may lie between as cost less than an admission (60 us against 1 us
-# a row); and the writer is not kept by millions of them.
+# a row); and the writer is not kept by millions of them. What lies below a subdirectory in between is passed over at
+# 0.2 us a row, once.
 
 
 def unchanged(connection: sqlite3.Connection, target_id: int, pack_id: PackId, stretch: Stretch) -> set[str]:

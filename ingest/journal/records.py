@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ingest.model import Summary
 
 __all__ = [
+    "MISSED",
     "QUARANTINED",
     "Admission",
     "Candidate",
@@ -32,6 +33,9 @@ __all__ = [
 
 QUARANTINED: Final = "quarantined"
 """The reason of a job that died alone; only `ingest retry` wakes it."""
+
+MISSED: Final = "missed"
+"""The reason of a job that a comparison with its pack parked, until an add of it is sent."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -24,7 +24,7 @@ from ingest.journal.changes import (
     Stored,
     Tested,
 )
-from ingest.journal.records import QUARANTINED, Claimed, Joined, Known, Record
+from ingest.journal.records import MISSED, QUARANTINED, Claimed, Joined, Known, Record
 from ingest.model import JobId, Outcome
 from ingest.policy.lifecycle import Event, IllegalTransition, State, advance
 
@@ -222,7 +222,7 @@ def apply(record: Record, change: Change, *, now: float, run_id: RunId) -> Recor
 def _mended(record: Record, change: Missed | Sighted | Doubted) -> Record:
     match change:
         case Missed():
-            return replace(_afresh(record, Event.MISS), reason="missed")
+            return replace(_afresh(record, Event.MISS), reason=MISSED)
         case Sighted():
             if record.url is None:  # nothing of it can be in a pack
                 raise IllegalTransition(record.state, Event.LOOK_AGAIN, job=record.job_id, history=_history(record))

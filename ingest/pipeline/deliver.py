@@ -22,13 +22,13 @@ from ingest.errors import (
     Uncertain,
 )
 from ingest.images.inspect import inspect
-from ingest.journal.changes import Excused, Parked, Released, Resent, Spent, Stored, Tested
+from ingest.journal.changes import Excused, Parked, Released, Resent, Stored, Tested
 from ingest.journal.records import Inspection
 from ingest.model import Outcome
 from ingest.observe.logging import get_logger
 from ingest.observe.text import printable
 from ingest.pipeline.packs import PACK_GONE, Sight
-from ingest.pipeline.retry import is_refusal
+from ingest.pipeline.retry import JobAttempts
 from ingest.pipeline.stop import Stopped
 from ingest.pipeline.work import SUSPECT_DEATHS
 from ingest.policy.lifecycle import State
@@ -103,23 +103,6 @@ class _Put:
             if error.status == 403:
                 self._good_until = -math.inf
             raise
-
-
-class _JobAttempts:
-    """A job's patience: only an answer about this job uses it up, and the count outlives the process."""
-
-    def __init__(self, work: Work, settler: Settler, max_attempts: int) -> None:
-        self._work = work
-        self._settler = settler
-        self._max_attempts = max_attempts
-
-    def spend(self, error: Retryable | Uncertain, *, is_outage: bool) -> bool:
-        """See `Attempts.spend`."""
-        if is_outage or not error.is_answer or is_refusal(error):
-            return True
-        record = self._work.record = replace(self._work.record, attempts=self._work.record.attempts + 1)
-        self._settler.record(Spent(job_id=record.job_id, attempts=record.attempts, reason=error.reason))
-        return record.attempts < self._max_attempts
 
 
 class Deliver:
@@ -354,5 +337,5 @@ class Deliver:
             self._settler.record(Released(job_id=work.record.job_id))
         self._open.leave(work)
 
-    def _attempts(self, work: Work) -> _JobAttempts:
-        return _JobAttempts(work, self._settler, self._settings.flow.max_attempts)
+    def _attempts(self, work: Work) -> JobAttempts:
+        return JobAttempts(work, self._settler, self._settings.flow.max_attempts)

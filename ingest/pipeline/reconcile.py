@@ -11,7 +11,7 @@ import math
 import random
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -20,6 +20,7 @@ from ingest.errors import Fatal, Rejected, Retryable
 from ingest.journal.changes import AuditClosed, Condemned
 from ingest.model import Outcome
 from ingest.observe.logging import get_logger
+from ingest.pipeline.debts import Debts, OwedAudit, names_of
 from ingest.pipeline.packs import PACK_GONE, Sight
 from ingest.pipeline.pulse import Pulse
 from ingest.pipeline.retry import Once
@@ -28,7 +29,7 @@ from ingest.policy.copies import is_copy, surplus
 from ingest.policy.retry import backoff_s
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from ingest.api.client import PacksClient
     from ingest.api.messages import PackScan
@@ -53,36 +54,6 @@ READ_SPACING: Final = 10.0
 
 DELETE_ROUNDS: Final = 3
 # So often is a copy deleted that is still listed after it was: then it is left to a later run.
-
-MISSED: Final = "missed"
-# The reason of a job that a comparison with its pack parked, until an add of it is sent.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Audit:
-    """An audit that is owed. `since` is when its last add, or the last delete for it, ended (monotonic seconds)."""
-
-    record: Record
-    since: float
-    deletes: int = 0  # rounds of them in this run
-
-
-@dataclass(slots=True)
-class _Debts:
-    """What one pack is to be read for. Times are monotonic seconds."""
-
-    parked: dict[JobId, tuple[Work, float]] = field(default_factory=dict)  # with the end of its last add
-    audits: dict[JobId, _Audit] = field(default_factory=dict)
-    unended: set[JobId] = field(default_factory=set)  # audits whose last add has not ended: a read says nothing yet
-    not_before: float = -math.inf
-    failures: int = 0
-
-    def due_at(self, settle_delay_s: float) -> float:
-        """When a read would settle something."""
-        # Both are in the order of the ends, so the first is the earliest: thousands may wait.
-        parked = next((ended_at for _, ended_at in self.parked.values()), math.inf)
-        audits = next((audit.since for audit in self.audits.values()), math.inf)
-        return max(self.not_before, min(parked, audits) + settle_delay_s)
 
 
 class Reconciler:
@@ -112,7 +83,7 @@ class Reconciler:
         self._again = again
         self._open = open_jobs
         self._twins = twins
-        self._debts: dict[PackId, _Debts] = {}
+        self._debts: dict[PackId, Debts] = {}
         self._changed = Pulse()
         self.unpaid = 0  # debts that this run can't pay: the journal keeps them
 
@@ -152,13 +123,13 @@ class Reconciler:
         debts = self._of(work.record.pack_id)
         if work.record.job_id in debts.unended:
             debts.unended.remove(work.record.job_id)
-            debts.audits[work.record.job_id] = _Audit(record=work.record, since=time.monotonic())
+            debts.audits[work.record.job_id] = OwedAudit(record=work.record, since=time.monotonic())
             self._changed.beat()
 
     def inherit(self, audits: Iterable[Record]) -> None:
         """Audits that earlier runs left open: their adds ended before this moment."""
         for record in audits:
-            self._of(record.pack_id).audits[record.job_id] = _Audit(record=record, since=time.monotonic())
+            self._of(record.pack_id).audits[record.job_id] = OwedAudit(record=record, since=time.monotonic())
         self._changed.beat()
 
     async def nothing_owed(self) -> None:
@@ -179,15 +150,15 @@ class Reconciler:
                     await self._read(pack_id, self._debts[pack_id])
                     self._changed.beat()
 
-    def _of(self, pack_id: PackId) -> _Debts:
-        return self._debts.setdefault(pack_id, _Debts())
+    def _of(self, pack_id: PackId) -> Debts:
+        return self._debts.setdefault(pack_id, Debts())
 
     def _next_due(self) -> tuple[PackId | None, float]:
         settle_delay_s = self._settings.settle_delay_s
         due = ((pack_id, debts.due_at(settle_delay_s)) for pack_id, debts in self._debts.items())
         return min(due, key=lambda item: item[1], default=(None, math.inf))
 
-    async def _read(self, pack_id: PackId, debts: _Debts) -> None:
+    async def _read(self, pack_id: PackId, debts: Debts) -> None:
         begun = time.monotonic()
         # The request may wait at its gate for longer than a settle delay: what is parked while it does is not looked
         # for, and that it is not found tells nothing.
@@ -224,7 +195,7 @@ class Reconciler:
         for work in absent:
             await self._again(work)
 
-    def _back_off(self, pack_id: PackId, debts: _Debts, error: RequestError) -> None:
+    def _back_off(self, pack_id: PackId, debts: Debts, error: RequestError) -> None:
         debts.failures += 1
         delay_s = backoff_s(
             debts.failures,
@@ -236,7 +207,7 @@ class Reconciler:
         log.info("lookup.failed", pack_id=pack_id, reason=error.reason, delay_s=round(delay_s, 3))
 
     def _resolve_parked(
-        self, debts: _Debts, parked: Mapping[JobId, tuple[Work, float]], scan: PackScan
+        self, debts: Debts, parked: Mapping[JobId, tuple[Work, float]], scan: PackScan
     ) -> Sequence[Work]:
         """Settle those that were found, and those whose attempts are used up; the others that are surely absent."""
         condemned = {image_id for work, _ in parked.values() for image_id in work.record.condemned}
@@ -244,7 +215,7 @@ class Reconciler:
         missing: list[Work] = []
         for job_id, (work, ended_at) in parked.items():
             record = work.record
-            image_id = next((image_ids[url] for url in _names(record) if url in image_ids), None)
+            image_id = next((image_ids[url] for url in names_of(record) if url in image_ids), None)
             if image_id is not None:
                 del debts.parked[job_id]
                 self._recorder.uncertain("found")
@@ -272,7 +243,7 @@ class Reconciler:
                 absent.append(work)
         return absent
 
-    async def _audit(self, pack_id: PackId, debts: _Debts, audits: Mapping[JobId, _Audit], scan: PackScan) -> None:
+    async def _audit(self, pack_id: PackId, debts: Debts, audits: Mapping[JobId, OwedAudit], scan: PackScan) -> None:
         failure: RequestError | None = None
         places: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)  # in pack order
         for place, image in enumerate(scan.found):
@@ -291,12 +262,12 @@ class Reconciler:
         else:
             self._back_off(pack_id, debts, failure)
 
-    async def _audit_one(self, debts: _Debts, owed: _Audit, places: Mapping[str, Sequence[tuple[int, str]]]) -> None:
+    async def _audit_one(self, debts: Debts, owed: OwedAudit, places: Mapping[str, Sequence[tuple[int, str]]]) -> None:
         """Delete what may be deleted of a job's copies; close its audit where none of them was to be deleted."""
         record = owed.record
         work = self._open.get(record.job_id)
         if work is not None and work.is_absent:
-            _put_off(debts, owed)  # its next add is about to be sent, and owes an audit of its own
+            debts.put_off(owed)  # its next add is about to be sent, and owes an audit of its own
             return
         names = {
             url
@@ -323,9 +294,9 @@ class Reconciler:
                 await self._delete(record.pack_id, image_id)
                 log.info("copy.deleted", job=record.job_id, pack_id=record.pack_id, image_id=image_id)
             # That a delete was answered with success is no proof: a read that shows none of them is.
-            _put_off(debts, replace(owed, deletes=owed.deletes + 1))
+            debts.put_off(replace(owed, deletes=owed.deletes + 1))
 
-    def _leave(self, debts: _Debts, owed: _Audit, *, reason: str, error: str) -> None:
+    def _leave(self, debts: Debts, owed: OwedAudit, *, reason: str, error: str) -> None:
         """This run can't pay it; the journal keeps the audit open, and the run is not finished (75)."""
         record = owed.record
         log.warning("audit.refused", job=record.job_id, pack_id=record.pack_id, reason=reason, error=error)
@@ -339,7 +310,7 @@ class Reconciler:
             if error.error_code != "image_not_found":  # gone already is what was wanted
                 raise
 
-    async def _pack_is_out_of_sight(self, pack_id: PackId, debts: _Debts, begun: float) -> None:
+    async def _pack_is_out_of_sight(self, pack_id: PackId, debts: Debts, begun: float) -> None:
         """The pack answered 404.
 
         Where this key has filled it, it is gone, and its jobs are rejected. One that another key filled may lie in that
@@ -377,22 +348,3 @@ class Reconciler:
             else:
                 self.unpaid += 1
             del debts.audits[job_id]
-
-
-def _put_off(debts: _Debts, audit: _Audit) -> None:
-    """It is due a settle delay from now; at the end, for audits are in the order in which they fall due."""
-    del debts.audits[audit.record.job_id]
-    debts.audits[audit.record.job_id] = replace(audit, since=time.monotonic())
-
-
-def _names(record: Record) -> Iterator[str]:
-    """The urls under which a lookup finds the job.
-
-    What was missed although the pack holds the url that its add was answered with is not there: that image is another
-    job's, unless the url is this job's alone.
-    """
-    if record.url is not None:
-        yield record.url
-    answered = record.answered_url
-    if answered is not None and (record.reason != MISSED or is_copy(answered, minted=record.url, answered=answered)):
-        yield answered

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import anyio
+from msgspec.structs import replace
 
 from ingest.errors import Fatal, Retryable, Uncertain
+from ingest.journal.changes import Spent
 from ingest.model import Operation
 from ingest.observe.logging import get_logger
 from ingest.pipeline.gate import REFUSED_KEY, TurnedAway
@@ -28,9 +30,11 @@ if TYPE_CHECKING:
     from ingest.observe.recorders import RequestRecorder
     from ingest.pipeline.gate import Gate
     from ingest.pipeline.guard import Guard
+    from ingest.pipeline.settle import Settler
+    from ingest.pipeline.work import Work
     from ingest.settings import FlowSettings
 
-__all__ = ["Attempts", "Few", "Once", "Patient", "Retrying", "is_refusal"]
+__all__ = ["Attempts", "Few", "JobAttempts", "Once", "Patient", "Retrying", "is_refusal"]
 
 T = TypeVar("T")
 
@@ -76,6 +80,23 @@ class Patient:
         if error.is_answer and error.status is not None and error.status < 500 and not is_outage:
             self.left -= 1
         return self.left > 0
+
+
+class JobAttempts:
+    """A job's patience: only an answer about this job uses it up, and the count outlives the process."""
+
+    def __init__(self, work: Work, settler: Settler, max_attempts: int) -> None:
+        self._work = work
+        self._settler = settler
+        self._max_attempts = max_attempts
+
+    def spend(self, error: Retryable | Uncertain, *, is_outage: bool) -> bool:
+        """See `Attempts.spend`."""
+        if is_outage or not error.is_answer or is_refusal(error):
+            return True
+        record = self._work.record = replace(self._work.record, attempts=self._work.record.attempts + 1)
+        self._settler.record(Spent(job_id=record.job_id, attempts=record.attempts, reason=error.reason))
+        return record.attempts < self._max_attempts
 
 
 class Retrying:

@@ -5,20 +5,32 @@ Pure: whoever read the pack counts, and whoever deletes asks here first.
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from ingest.policy.spelling import canonical
 
 __all__ = ["is_copy", "surplus"]
+
+TELLING_CHARS: Final = 6
+# A shorter file name says nothing of whose image it is: it may well be minted again in another folder.
 
 
 def is_copy(url: str, *, minted: str | None, answered: str | None) -> bool:
     """Whether an image of the pack is a copy of this job's alone, so that a surplus one may be deleted.
 
     The minted url is. The server's own name for it is where it is the minted url in another spelling, or holds the
-    minted file name, which no other url has; under any other name it might be another job's image as well.
+    minted file name; under any other name it might be another job's image as well. So it might where the file name is
+    short, or stands there as a part of another word.
     """
     if minted is None or url == minted:
         return url == minted
-    return url == answered and (minted.rpartition("/")[2] in url or canonical(url) == canonical(minted))
+    return url == answered and (_holds(url, minted.rpartition("/")[2]) or canonical(url) == canonical(minted))
+
+
+def _holds(url: str, name: str) -> bool:
+    is_telling = len(name) >= TELLING_CHARS
+    return is_telling and re.search(rf"(?<![0-9A-Za-z]){re.escape(name)}(?![0-9A-Za-z])", url) is not None
 
 
 def surplus(copies: int, *, adds_sent: int, condemned: int) -> int:

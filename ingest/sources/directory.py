@@ -141,11 +141,11 @@ class DirectorySource:
                 self._ignore(name, verdict)
                 continue
             try:
-                stat = os.stat(directory + name)  # noqa: PTH116 - a Path a file costs as much as the stat
+                status = os.stat(directory + name)  # noqa: PTH116 - a Path a file costs as much as the stat
             except OSError as error:
                 note_unreadable(self.report, directory + name, error)
             else:
-                stamps[name] = (stat.st_size, stat.st_mtime_ns)
+                stamps[name] = (status.st_size, status.st_mtime_ns)
             if stop.is_set():
                 break
         return _Seen(Stretch(directory=directory, stamps=stamps), doubtful)

@@ -310,6 +310,35 @@ async def test_connections_are_kept_for_less_than_a_server_keeps_them() -> None:
             assert lane.wire.connector._keepalive_timeout == KEEPALIVE_S
 
 
+async def test_what_nobody_asked_for_answers_nothing() -> None:
+    """A stray answer on a kept connection would be taken for the next one's, and every later one's for another."""
+    has_strayed = asyncio.Event()
+
+    async def stray(received: Received, _reader: Any, writer: asyncio.StreamWriter) -> None:
+        writer.write(http(200, received.line.encode()))
+        await writer.drain()
+        if len(server.requests) == 1:
+            await asyncio.sleep(0.05)  # beyond the answer, or it would come with that
+            writer.write(http(200, b"nobody asked"))
+            await writer.drain()
+            has_strayed.set()
+
+    async with serve(stray) as server, HttpTransport.open(settings(), 4) as transport:
+        for _ in range(3):
+            answer = await transport.exchange(get(server))
+            assert answer.body.startswith(b"GET")
+            await has_strayed.wait()
+            await asyncio.sleep(0.05)
+
+
+async def test_nothing_is_left_to_be_written_once_a_request_has_its_answer() -> None:
+    async with serve(always(http(200))) as server, HttpTransport.open(settings(), 4) as transport:
+        await transport.exchange(get(server))
+        (pool,) = [lane.wire.connector for lane in transport._lanes.values() if lane.wire.connector._conns]
+        for ((protocol, _),) in pool._conns.values():
+            assert protocol.transport.get_write_buffer_size() == 0
+
+
 async def test_a_connection_is_used_again() -> None:
     peers = set()
 

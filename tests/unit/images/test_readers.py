@@ -63,6 +63,15 @@ async def test_one_that_hangs_holds_up_only_itself(readers, release):
     assert set(await asyncio.gather(*hanging)) == {"late"}
 
 
+async def test_what_no_future_takes_is_told_in_another_way(readers):
+    def stops():
+        raise StopIteration
+
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        await readers.read(stops)
+    assert await readers.read(lambda: 1) == 1
+
+
 async def test_what_was_read_before_one_that_hangs_is_handed_over(readers, release):
     before = [asyncio.create_task(readers.read(lambda: "read")) for _ in range(3)]
     hanging = asyncio.create_task(readers.read(hang(release)))

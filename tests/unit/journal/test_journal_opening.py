@@ -162,6 +162,19 @@ class TestRefused:
         await add(killed, "b.jpg")
         assert added(killed) == ["a.jpg", "b.jpg"]
 
+    async def test_a_file_that_is_missing_beside_its_log(self, path: Path, tmp_path: Path) -> None:
+        killed = path.parent / "killed.db"
+        await add(tmp_path / "source.db", "a.jpg", kill_into=killed)
+        whole = killed.read_bytes()
+        killed.unlink()
+        for _ in range(2):
+            with pytest.raises(UsageError, match="its -wal file was removed"):
+                async with SqliteJournal.open(killed, TARGET):
+                    pytest.fail("it must not be entered")
+        killed.write_bytes(whole)
+        await add(killed, "b.jpg")
+        assert added(killed) == ["a.jpg", "b.jpg"]
+
     @pytest.mark.parametrize("often", [1000, 20], ids=["whole", "its last part"])
     async def test_a_log_that_was_lost(
         self, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, often: int

@@ -198,5 +198,25 @@ def test_how_many_copies_may_go(copies: int, adds_sent: int, condemned: int, exp
     assert surplus(copies, adds_sent=adds_sent, condemned=condemned) == expected
 
 
+@pytest.mark.parametrize(
+    ("answered", "expected"),
+    [
+        ("https://other.test/abc123.jpg?v=1", True),
+        ("https://other.test/x/abc123.jpg", True),
+        ("https://other.test/xabc123.jpg", False),
+        ("https://other.test/abc123.jpgs", False),
+        ("https://other.test/zzz999.jpg", False),
+    ],
+)
+def test_a_name_of_the_servers_is_the_jobs_own_where_it_holds_the_minted_one(answered: str, *, expected: bool) -> None:
+    assert is_copy(answered, minted="https://cdn.test/abc123.jpg", answered=answered) is expected
+
+
+@pytest.mark.parametrize("minted", ["https://cdn.test/1.jpg", "https://cdn.test/a/"])
+def test_a_name_that_says_nothing_is_nobodys_own(minted: str) -> None:
+    answered = "https://cdn.test/b/1.jpg"
+    assert not is_copy(answered, minted=minted, answered=answered)
+
+
 def test_a_job_without_a_url_has_no_copies() -> None:
     assert not is_copy(OURS, minted=None, answered=OURS)

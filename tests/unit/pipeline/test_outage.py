@@ -31,12 +31,11 @@ GIVE_UP_S = 0.3
 
 
 class Away(Model):
-    """A server that is not there while `outage` says what becomes of every request; it notes when they come, by lane,
-    and how many of a lane there were at once."""
+    """A server that is not there from time to time; it notes when requests come, by lane, and how many of a lane there
+    were at once."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.outage: Step | None = None
         self.came: dict[Lane, list[float]] = {lane: [] for lane in Lane}
         self.open: dict[Lane, int] = dict.fromkeys(Lane, 0)
         self.most: dict[Lane, int] = dict.fromkeys(Lane, 0)
@@ -47,15 +46,14 @@ class Away(Model):
         self.open[lane] += 1
         self.most[lane] = max(self.most[lane], self.open[lane])
         try:
-            if self.outage is not None:
-                self.next(call.operation, self.outage)
             return await super().exchange(call)
         finally:
             self.open[lane] -= 1
 
     def begin_anew(self, outage: Step | None) -> None:
         """From here on, this becomes of every request, and what came before is forgotten."""
-        self.outage = outage
+        for operation in Operation:
+            self.always(operation, outage)
         for lane in Lane:
             self.came[lane].clear()
             self.most[lane] = self.open[lane]
@@ -87,8 +85,9 @@ async def test_requests_fall_to_single_probes_and_work_resumes_within_the_limits
             await until(lambda: gates[Lane.API].breaker.is_open)
             assert len(model.came[Lane.API]) <= THRESHOLD + CONCURRENCY
 
-            # What was under way as it opened may end at any time; then a probe comes alone, half a span after the last.
-            await until(lambda: model.open[Lane.API] <= 1)
+            # What was under way as it opened may end at any time, and well; then a probe comes alone, half a span after
+            # the last.
+            await until(lambda: gates[Lane.API].breaker.is_open and not model.open[Lane.API])
             model.most[Lane.API] = 0
             model.came[Lane.API].clear()
             await until(lambda: len(model.came[Lane.API]) >= 12)
