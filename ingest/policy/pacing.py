@@ -1,35 +1,47 @@
-"""How fast a lane may start requests: the user's bound, and what refusals teach.
+"""How fast a lane may start requests: the user's bound, what the server says, and what refusals teach.
 
-Knows neither the concurrency nor who waits. The algorithm, with `r` in requests a second:
+Knows neither the concurrency nor who waits; the pace itself is searched for in `search`. Here is what carries it out:
 
 - Spacing: request n may start at `max(t(n-1) + 1/r, now - slack)`, the leaky bucket as GCRA (ITU-T I.371). The slack
   of 50 ms lets a late wake-up catch up; over a second the bound holds to within 5 %.
-- A refusal pauses the lane: for `Retry-After` where it came, else for 1 s doubled by each refusal in a row, at most
-  60 s, with the upper half jittered so that many workers don't return together.
-- Refusals within a pause are the echo of one overload and teach nothing more.
-- A refusal with `Retry-After` says all there is to know: after the pause the lane goes on as before. One without it
-  sets the pace to 0.7 of what was accepted since the last one (β of CUBIC, RFC 9438 §4.6); from there it rises by 10 %
-  a second of acceptance up to the user's bound: cautious, and it forgets an old limit within half a minute.
+- One signal: what was started before the lane knew of a refusal is the echo of it, whenever its answer comes, and
+  teaches nothing more. A refusal of something started later is another onset.
+- After an onset the lane pauses: for `Retry-After` where it came, else for about two requests of its pace (a bucket has
+  a token again after one). Then it goes on at the new pace, unless there is none yet, or the last onset has shown that
+  this limit shuts for longer, or nothing at all was accepted since: then it is *shut*, and single probes ask when it
+  opens, each after half as long again as it has been shut (so a window's edge is overslept by a third of the time that
+  it was shut, at the first onset; later ones come close to the edge).
+- Rate-limit headers, where sent, bound the starts as well (`quota`).
 """
 
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from ingest.policy.quota import Reserve
+from ingest.policy.search import Search
+
+if TYPE_CHECKING:
+    from ingest.policy.quota import Quota
 
 __all__ = ["Pacer", "is_refusal"]
 
 SLACK_S: Final = 0.05
-BETA: Final = 0.7
-GROWTH_PER_S: Final = 1.1
-MIN_RATE: Final = 0.1
-# One request in ten seconds: slower than any limit worth naming, and still a probe.
 
-FIRST_PAUSE_S: Final = 1.0
+PAUSE_REQUESTS: Final = 2.0
+SHORTEST_PAUSE_S: Final = 0.02
 LONGEST_PAUSE_S: Final = 60.0
+# Of a pause that no server asked for: no window worth waiting for is missed by more.
 
-MIN_EPOCH_S: Final = 0.5
-# A shorter time between two refusals measures a burst, not a rate.
+PAUSE_GROWTH: Final = 0.5
+# Of the time that the lane has been shut.
+
+PATIENCE: Final = 3.0
+# Round trips until a probe that is not answered is followed by another.
+
+SMOOTHING: Final = 0.125
+# Of the round trip (RFC 6298, §2).
 
 
 def is_refusal(status: int | None, retry_after_s: float | None) -> bool:
@@ -38,55 +50,109 @@ def is_refusal(status: int | None, retry_after_s: float | None) -> bool:
 
 
 class Pacer:
-    """The pace of one lane. Times are monotonic seconds; `bound` is requests a second, None for none."""
+    """The pace of one lane. Times are monotonic seconds; `bound` is requests a second, None for none.
+
+    `started_at` is when the request that was answered had started.
+    """
 
     def __init__(self, *, bound: float | None) -> None:
         self._bound = math.inf if bound is None else bound
-        self.rate = self._bound
+        self._search = Search()
+        self._reserve = Reserve()
+        self._has_quota = False
         self.paused_until = -math.inf
         self._next_at = -math.inf
-        self._epoch_at: float | None = None
-        self._accepted = 0
-        self._refusals = 0
-        self._grown_at = 0.0
+        self._last_at = -math.inf
+        self._round_trip_s = 0.0
+        self._is_shut = False
+        self._shuts_long = False  # the last onset found the lane shut for longer than its first pause
+        self._onset_at = -math.inf  # when the lane knew of it
+        self._refused_at = -math.inf  # the latest start that was refused and no echo
+        self._taken_at = -math.inf  # the latest start that was accepted
+        self._asked_s = 0.0
+
+    @property
+    def rate(self) -> float:
+        """The pace in requests a second; infinite where there is none."""
+        return min(self._bound, self._search.rate)
 
     def wait_s(self, now: float) -> float:
         """Seconds until the next request may start; 0 when it may."""
-        return max(0.0, self.paused_until - now, self._next_at - now)
+        at = self._next_at
+        if self.paused_until > at:
+            at = self.paused_until
+        if self._has_quota:
+            at = max(at, self._reserve.next_at(now, self._last_at))
+        return at - now if at > now else 0.0
 
     def started(self, now: float) -> None:
         """A request starts."""
-        if self._epoch_at is None:
-            self._epoch_at = now
-        if math.isfinite(self.rate):
-            self._next_at = max(self._next_at, now - SLACK_S) + 1.0 / self.rate
+        self._search.started(now)
+        rate = self._search.rate
+        if rate > self._bound:
+            rate = self._bound
+        if self._is_shut:
+            # The probe: what comes next waits for its answer, and if there is none, no longer than that takes.
+            shut_s = now - self._onset_at
+            self._next_at = now + max(PATIENCE * self._round_trip_s, PAUSE_GROWTH * shut_s, SHORTEST_PAUSE_S)
+        elif rate < math.inf:
+            earliest = now - SLACK_S
+            self._next_at = (self._next_at if self._next_at > earliest else earliest) + 1.0 / rate
+        if self._has_quota:
+            self._reserve.started()
+            self._last_at = now
 
-    def accepted(self, now: float) -> None:
+    def accepted(self, now: float, *, started_at: float) -> None:
         """An answer came that was no refusal."""
-        self._accepted += 1
-        self._refusals = 0
-        if self.rate < self._bound and now - self._grown_at >= 1.0:
-            # After an idle spell growth counts one second: what nobody asked for was not accepted either.
-            self.rate = min(self._bound, self.rate * GROWTH_PER_S)
-            self._grown_at = now
+        self._search.accepted(now)
+        self._round_trip_s += SMOOTHING * (now - started_at - self._round_trip_s)
+        if started_at > self._taken_at:
+            self._taken_at = started_at
+        if self._is_shut and started_at > self._onset_at:
+            self._is_shut = False
+            self._next_at = now
+            was_shut = self._refused_at > self._onset_at
+            self._shuts_long = was_shut
+            self._search.reopened(
+                now, shut_at=max(self._refused_at, self._onset_at), was_shut=was_shut, pause_s=self._asked_s
+            )
 
-    def refused(self, now: float, *, retry_after_s: float | None, jitter: float) -> float:
+    def told(self, now: float, quota: Quota, *, in_flight: int) -> None:
+        """An answer said what is left; `in_flight` requests are still unanswered."""
+        self._has_quota = True
+        self._reserve.told(now, quota, in_flight=in_flight)
+
+    def refused(self, now: float, *, started_at: float, retry_after_s: float | None, jitter: float) -> float:
         """A 429, or a 503 with `Retry-After`. Returns the seconds of pause that this adds; `jitter` is in [0, 1)."""
         before = max(now, self.paused_until)
-        is_echo = now < self.paused_until
+        is_echo = started_at <= self._onset_at
+        is_probe = self._is_shut and not is_echo
+        self._search.refused(is_onset=not is_echo and not is_probe)
+        if not is_echo:
+            self._refused_at = max(self._refused_at, started_at)
+            if not is_probe:
+                self._begin_onset(now, is_told=retry_after_s is not None)
         if retry_after_s is not None:
-            self.paused_until = max(self.paused_until, now + retry_after_s)
+            self._asked_s = max(self._asked_s, retry_after_s)
+            self._pause(now + retry_after_s)
+        elif is_probe:
+            pause_s = min(LONGEST_PAUSE_S, max(PAUSE_GROWTH * (now - self._onset_at), SHORTEST_PAUSE_S))
+            self._pause(now + pause_s * (0.75 + 0.5 * jitter))
         elif not is_echo:
-            self._learn(now)
-            self._refusals += 1
-            pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(self._refusals - 1, 32))
-            self.paused_until = now + pause_s * (0.5 + 0.5 * jitter)
+            pause_s = min(1.0, max(SHORTEST_PAUSE_S, PAUSE_REQUESTS / self._search.rate))
+            self._pause(now + pause_s * (0.75 + 0.5 * jitter))
         return max(0.0, self.paused_until - before)
 
-    def _learn(self, now: float) -> None:
-        if self._epoch_at is not None and now - self._epoch_at >= MIN_EPOCH_S:
-            measured = self._accepted / (now - self._epoch_at)
-            self.rate = min(self._bound, max(MIN_RATE, BETA * min(measured, self.rate)))
-        self._epoch_at = None
-        self._accepted = 0
-        self._grown_at = now
+    def _begin_onset(self, now: float, *, is_told: bool) -> None:
+        is_first = math.isinf(self._search.rate)
+        has_taken = self._taken_at > self._onset_at
+        self._is_shut = is_told or is_first or self._shuts_long or not has_taken
+        self._onset_at = now
+        self._asked_s = 0.0
+        if not self._is_shut:
+            self._search.reopened(now, shut_at=now, was_shut=False, pause_s=0.0)
+
+    def _pause(self, until: float) -> None:
+        self.paused_until = max(self.paused_until, until)
+        # Nothing is caught up on after a pause; and what one probe had to wait for is known.
+        self._next_at = self.paused_until if self._is_shut else max(self._next_at, self.paused_until)

@@ -1,0 +1,155 @@
+"""The search for a server's rate limit, from nothing but which requests it took and which it refused.
+
+Knows no pauses and spaces nothing: it is told what came, and says the pace. Nothing is known, and the pace is
+unbounded, until the first refusal. From there on, in requests a second, with `onset` for the first refusal of a burst:
+
+- **lo**: what was accepted from one reopening to the next, over the time between. A server that takes requests again
+  is in the same state each time (a bucket with one token, a window's beginning), so between two such moments it has
+  given what it gives: exact for token buckets and windows alike, and never too high. What was asked for before an
+  onset may have been less than the server gives, so the latest stretch counts as well, and the larger of both
+  (as BBR takes the maximum of its delivery rates: Cardwell et al., "BBR", ACM Queue 14(5), 2016).
+- **hi**: the pace at which it hurt. After a window that stayed shut: what was accepted until it was last seen shut.
+- **the curve** between, CUBIC's (RFC 9438, §4.2) with `x` the share of the climb that is done and K its length:
+
+      pace = hi - (hi - start) * (1 - x)^3            for x <= 1, from start = min(lo, BETA * hi)
+      pace = hi * (1 + RISE * (x - 1)^3)              for x > 1
+
+  It is back near `hi` soon, lingers where it hurt, and only then looks beyond, first with care and then boldly: a limit
+  that has doubled is found in 4.2 K. A climb advances with the requests that the pace let start, not with the clock: an
+  idle hour, or a lane that something else slows down, proves nothing about the limit.
+- **K** is as long as makes up for what the last onset cost: `REQUESTS_PER_REFUSAL` for each request that was refused,
+  `CALM_PER_PAUSE` times the pause that the server asked for, and `SHORTEST_CLIMB_S`. So refusals stay under one in
+  `REQUESTS_PER_REFUSAL` whatever the rate, the distance and the kind of limit. It is counted in seconds where seconds
+  are longer, so that of several programs on one limit the faster one meets more refusals in the time in which each
+  regains the same share: their paces converge.
+- An onset after fewer than `SAMPLE` accepted requests measures nothing: the pace falls by `BACK_OFF` and what follows
+  is measured together with it. A limit that has halved is found after a few.
+
+AWS's adaptive mode and CUBIC itself fall to 0.7 of the pace at each refusal, because a queue has to drain; a rate limit
+has no queue, and 0.97 is as good. Vector's ARC moves a concurrency instead of a pace, which can't rest just under a
+rate: one request more at once is too many, one fewer too few.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+__all__ = ["Search"]
+
+BETA: Final = 0.97
+# Far enough below the last hurt to rest, near enough to lose under 1 % on average over a climb ((1 - BETA) / 4).
+
+RISE: Final = 0.03
+# The curve's two arms mirror each other: at x = 2 it is as far above `hi` as it began below it.
+
+REQUESTS_PER_REFUSAL: Final = 150.0
+# The rest of the climb beyond K is free: together about one refusal in 200 requests, half of what is tolerable.
+
+CALM_PER_PAUSE: Final = 20.0
+# Pauses that were asked for take at most a twentieth of the time.
+
+SHORTEST_CLIMB_S: Final = 4.0
+# Faster ups and downs than this tell of noise.
+
+SAMPLE: Final = 16
+# Accepted requests that make a measurement: one more or less is then 6 %, and the next one is finer.
+
+BACK_OFF: Final = 0.85
+# After an onset that is too early to measure: from twice the limit to the limit in five.
+
+MIN_RATE: Final = 0.01
+# Slower than any limit worth naming: a request in 100 s.
+
+STRETCH_S: Final = 0.5
+# The latest stretch is at least so long (as in the AWS SDKs' measured rate), and holds SAMPLE requests.
+
+DOUBT: Final = 1.1
+# A pace that the requests never reached, by more than what counting them can be off, can't have hurt.
+
+
+class Search:
+    """What is known of one limit. Times are monotonic seconds; `rate` is requests a second, `math.inf` at first."""
+
+    def __init__(self) -> None:
+        self.rate = math.inf
+        self._accepted = 0
+        self._since: float | None = None  # the reopening from which is counted
+        self._stretches = [(0.0, 0), (0.0, 0)]  # beginnings of the last stretch and the one before: when, at how many
+        self._low = math.inf
+        self._high = math.inf
+        self._cost = 0
+        self._pause_s = 0.0
+        self._climbed_s = 0.0
+        self._redraw_at = 0.0
+
+    def started(self, now: float) -> None:
+        """A request starts, as soon as the pace allowed."""
+        if self._since is None:
+            self._begin(now)
+        if self._high < math.inf:
+            self._climbed_s += 1.0 / self.rate
+            if self._climbed_s >= self._redraw_at:
+                self._draw()
+
+    def accepted(self, now: float) -> None:
+        """A request was not refused."""
+        self._accepted += 1
+        at, count = self._stretches[1]
+        if now - at >= STRETCH_S and self._accepted - count >= SAMPLE:
+            self._stretches = [(at, count), (now, self._accepted)]
+
+    def refused(self, *, is_onset: bool) -> None:
+        """A request was refused; with others of its burst, or as the first one."""
+        if is_onset:
+            self._cost = 0
+            self._pause_s = 0.0
+        self._cost += 1
+
+    def reopened(self, now: float, *, shut_at: float, was_shut: bool, pause_s: float) -> None:
+        """The lane goes on after an onset, or begins to try: learn from what was accepted since the last time.
+
+        `shut_at`: when a request was last seen refused that had been started after the onset, or the onset itself;
+        `was_shut` tells which. `pause_s`: how long the server asked to be left alone.
+        """
+        self._pause_s = pause_s
+        since = now if self._since is None else self._since
+        counted = self._accepted
+        if counted < SAMPLE and self.rate < math.inf:
+            self._high = self.rate
+            self._low = max(MIN_RATE, BACK_OFF * self._high)
+        elif counted > 0 and now > since:
+            at, count = self._stretches[0]
+            low = max(counted / (now - since), (counted - count) / max(now - at, STRETCH_S))
+            until = max(shut_at, since + 1e-3)
+            if was_shut or pause_s > 1.0:
+                high = counted / (until - since) if was_shut else math.inf
+            else:
+                high = max(counted / (until - since), (counted - count) / max(until - at, 1e-3))
+            high = min(self.rate, DOUBT * high)
+            if math.isinf(high):
+                high = 2.0 * low
+            self._high = max(high, MIN_RATE)
+            self._low = max(min(low, BETA * self._high), MIN_RATE)
+            self._begin(now)
+        self._climbed_s = 0.0
+        if self._high < math.inf:
+            self._draw()
+
+    def _begin(self, now: float) -> None:
+        self._since = now
+        self._accepted = 0
+        self._stretches = [(now, 0), (now, 0)]
+
+    def _draw(self) -> None:
+        """The curve at the point to which the climb has come."""
+        climb_s = max(
+            SHORTEST_CLIMB_S, REQUESTS_PER_REFUSAL * self._cost / self._high, CALM_PER_PAUSE * self._pause_s
+        )
+        x = self._climbed_s / climb_s
+        if x <= 1.0:
+            self.rate = self._high - (self._high - self._low) * (1.0 - x) ** 3
+        else:
+            self.rate = self._high * (1.0 + RISE * (x - 1.0) ** 3)
+        # A hundredth of the climb changes the pace by less than it can be told from: no need to do this each time.
+        self._redraw_at = self._climbed_s + climb_s / 100.0
