@@ -99,10 +99,6 @@ class Concurrency:
         elif self._is_ramping and self._answers >= self._base + INITIAL:
             self._end_ramp_round(now)
 
-    def refused(self) -> None:
-        """The lane was refused: the pace is what binds, and more places would not help."""
-        self._is_ramping = False
-
     def overloaded(self, now: float, *, started_at: float, in_flight: int) -> None:
         """The server is too busy for this one request; `in_flight` counts it."""
         if started_at < self._changed_at:

@@ -114,7 +114,11 @@ class Pacer:
             was_shut = self._refused_at > self._onset_at
             self._shuts_long = was_shut
             self._search.reopened(
-                now, shut_at=max(self._refused_at, self._onset_at), was_shut=was_shut, pause_s=self._asked_s
+                now,
+                onset_at=self._onset_at,
+                shut_at=max(self._refused_at, self._onset_at),
+                was_shut=was_shut,
+                pause_s=self._asked_s,
             )
 
     def told(self, now: float, quota: Quota, *, in_flight: int) -> None:
@@ -150,7 +154,7 @@ class Pacer:
         self._onset_at = now
         self._asked_s = 0.0
         if not self._is_shut:
-            self._search.reopened(now, shut_at=now, was_shut=False, pause_s=0.0)
+            self._search.reopened(now, onset_at=now, shut_at=now, was_shut=False, pause_s=0.0)
 
     def _pause(self, until: float) -> None:
         self.paused_until = max(self.paused_until, until)

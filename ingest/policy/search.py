@@ -43,16 +43,24 @@ BETA: Final = 0.97
 RISE: Final = 0.03
 # The curve's two arms mirror each other: at x = 2 it is as far above `hi` as it began below it.
 
-REQUESTS_PER_REFUSAL: Final = 150.0
+REQUESTS_PER_REFUSAL: Final = 200.0
 # The rest of the climb beyond K is free: together about one refusal in 200 requests, half of what is tolerable.
 
 CALM_PER_PAUSE: Final = 20.0
 # Pauses that were asked for take at most a twentieth of the time.
 
+CALM_PER_SHUT: Final = 0.5
+FADING: Final = 0.97
+# Of the longest time that the limit was seen shut, which fades by a tenth with each onset: a limit that counts a whole
+# minute must be met with a pace that is steady over a good part of it. A sliding window repeats what it was given.
+
 SHORTEST_CLIMB_S: Final = 4.0
 # Faster ups and downs than this tell of noise.
 
-SAMPLE: Final = 16
+FAITH: Final = 2.0
+# A climb is at most so many times the requests that the limit has been known for: a first guess is soon put to the test.
+
+SAMPLE: Final = 64
 # Accepted requests that make a measurement: one more or less is then 6 %, and the next one is finer.
 
 BACK_OFF: Final = 0.85
@@ -61,6 +69,7 @@ BACK_OFF: Final = 0.85
 MIN_RATE: Final = 0.01
 # Slower than any limit worth naming: a request in 100 s.
 
+STRETCH: Final = 16
 STRETCH_S: Final = 0.5
 # The latest stretch is at least so long (as in the AWS SDKs' measured rate), and holds SAMPLE requests.
 
@@ -73,6 +82,8 @@ class Search:
 
     def __init__(self) -> None:
         self.rate = math.inf
+        self._known = 0  # requests accepted ever
+        self._trusted = 0  # those before the climb
         self._accepted = 0
         self._since: float | None = None  # the reopening from which is counted
         self._stretches = [(0.0, 0), (0.0, 0)]  # beginnings of the last stretch and the one before: when, at how many
@@ -80,6 +91,8 @@ class Search:
         self._high = math.inf
         self._cost = 0
         self._pause_s = 0.0
+        self._shut_s = 0.0
+        self._early = 0
         self._climbed_s = 0.0
         self._redraw_at = 0.0
 
@@ -95,8 +108,9 @@ class Search:
     def accepted(self, now: float) -> None:
         """A request was not refused."""
         self._accepted += 1
+        self._known += 1
         at, count = self._stretches[1]
-        if now - at >= STRETCH_S and self._accepted - count >= SAMPLE:
+        if now - at >= STRETCH_S and self._accepted - count >= STRETCH:
             self._stretches = [(at, count), (now, self._accepted)]
 
     def refused(self, *, is_onset: bool) -> None:
@@ -106,18 +120,22 @@ class Search:
             self._pause_s = 0.0
         self._cost += 1
 
-    def reopened(self, now: float, *, shut_at: float, was_shut: bool, pause_s: float) -> None:
+    def reopened(self, now: float, *, onset_at: float, shut_at: float, was_shut: bool, pause_s: float) -> None:
         """The lane goes on after an onset, or begins to try: learn from what was accepted since the last time.
 
         `shut_at`: when a request was last seen refused that had been started after the onset, or the onset itself;
         `was_shut` tells which. `pause_s`: how long the server asked to be left alone.
         """
         self._pause_s = pause_s
+        self._trusted = self._known
         since = now if self._since is None else self._since
         counted = self._accepted
-        if counted < SAMPLE and self.rate < math.inf:
+        is_first = math.isinf(self.rate)
+        self._shut_s = max(now - onset_at, FADING * self._shut_s)
+        if counted < SAMPLE and not is_first:
+            self._early = min(self._early + 1, 8)
             self._high = self.rate
-            self._low = max(MIN_RATE, BACK_OFF * self._high)
+            self._low = max(MIN_RATE, (1.0 - min(1.0 - BACK_OFF, (1.0 - BETA) * 2.0 ** (self._early - 1))) * self._high)
         elif counted > 0 and now > since:
             at, count = self._stretches[0]
             low = max(counted / (now - since), (counted - count) / max(now - at, STRETCH_S))
@@ -130,7 +148,9 @@ class Search:
             if math.isinf(high):
                 high = 2.0 * low
             self._high = max(high, MIN_RATE)
-            self._low = max(min(low, BETA * self._high), MIN_RATE)
+            low = min(low, BETA * self._high)
+            self._low = max(low if is_first else max(low, BACK_OFF * self._high), MIN_RATE)
+            self._early = 0
             self._begin(now)
         self._climbed_s = 0.0
         if self._high < math.inf:
@@ -144,8 +164,12 @@ class Search:
     def _draw(self) -> None:
         """The curve at the point to which the climb has come."""
         climb_s = max(
-            SHORTEST_CLIMB_S, REQUESTS_PER_REFUSAL * self._cost / self._high, CALM_PER_PAUSE * self._pause_s
+            SHORTEST_CLIMB_S,
+            REQUESTS_PER_REFUSAL * self._cost / self._high,
+            CALM_PER_PAUSE * self._pause_s,
+            CALM_PER_SHUT * self._shut_s,
         )
+        climb_s = min(climb_s, FAITH * self._trusted / self._high)
         x = self._climbed_s / climb_s
         if x <= 1.0:
             self.rate = self._high - (self._high - self._low) * (1.0 - x) ** 3

@@ -41,7 +41,6 @@ class Adaptive:
             self.pacer.told(now, quota, in_flight=in_flight - 1)
         if is_refusal(status, retry_after_s):
             self.pacer.refused(now, started_at=started_at, retry_after_s=retry_after_s, jitter=self._jitter())
-            self.concurrency.refused()
         elif status == 503:
             self.concurrency.overloaded(now, started_at=started_at, in_flight=in_flight)
         elif status < 500:

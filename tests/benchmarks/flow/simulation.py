@@ -90,6 +90,8 @@ def simulate(server: Server, lanes: Sequence[Lane], *, round_trip_s: float, dura
     push, pop = heapq.heappush, heapq.heappop
     events: list[tuple] = [(0.05 * number * uniform(), number, WAKE, number, 0.0, None) for number in range(len(workers))]
     heapq.heapify(events)
+    for at, number, *_ in events:
+        workers[number].wake_at = at
     count = len(events)
     while events:
         now, _, kind, number, started_at, verdict = pop(events)
@@ -134,6 +136,8 @@ def simulate(server: Server, lanes: Sequence[Lane], *, round_trip_s: float, dura
             case 4:  # FREE
                 worker.in_flight -= 1
             case 0:  # WAKE
+                if now < worker.wake_at:
+                    continue  # an earlier plan
                 worker.wake_at = math.inf
         while worker.in_flight < lane.limit:
             wait_s = lane.wait_s(now)
