@@ -54,11 +54,18 @@ FADING: Final = 0.97
 # Of the longest time that the limit was seen shut, which fades by a tenth with each onset: a limit that counts a whole
 # minute must be met with a pace that is steady over a good part of it. A sliding window repeats what it was given.
 
+ROUNDING_S: Final = 1.0
+# Of a Retry-After, which is told in whole seconds.
+
 SHORTEST_CLIMB_S: Final = 4.0
 # Faster ups and downs than this tell of noise.
 
 FAITH: Final = 2.0
 # A climb is at most so many times the requests that the limit has been known for: a first guess is soon put to the test.
+
+NARROW: Final = 0.1
+HASTE: Final = 0.2
+# Where `lo` and `hi` lie further apart than a tenth, the limit is not known yet: the climb is shorter, down to a fifth.
 
 SAMPLE: Final = 64
 # Accepted requests that make a measurement: one more or less is then 6 %, and the next one is finer.
@@ -92,7 +99,9 @@ class Search:
         self._cost = 0
         self._pause_s = 0.0
         self._shut_s = 0.0
-        self._early = 0
+        self._early = 0  # onsets in a row that were too early to measure
+        self._idle_s = 0.0  # of this measurement, in pauses that were told in whole seconds
+        self._is_onset = False
         self._climbed_s = 0.0
         self._redraw_at = 0.0
 
@@ -110,12 +119,15 @@ class Search:
         self._accepted += 1
         self._known += 1
         at, count = self._stretches[1]
+        if self._is_onset:
+            return
         if now - at >= STRETCH_S and self._accepted - count >= STRETCH:
             self._stretches = [(at, count), (now, self._accepted)]
 
     def refused(self, *, is_onset: bool) -> None:
         """A request was refused; with others of its burst, or as the first one."""
         if is_onset:
+            self._is_onset = True
             self._cost = 0
             self._pause_s = 0.0
         self._cost += 1
@@ -126,39 +138,51 @@ class Search:
         `shut_at`: when a request was last seen refused that had been started after the onset, or the onset itself;
         `was_shut` tells which. `pause_s`: how long the server asked to be left alone.
         """
-        self._pause_s = pause_s
-        self._trusted = self._known
-        since = now if self._since is None else self._since
-        counted = self._accepted
         is_first = math.isinf(self.rate)
+        self._is_onset = False
+        self._pause_s = pause_s
         self._shut_s = max(now - onset_at, FADING * self._shut_s)
-        if counted < SAMPLE and not is_first:
-            self._early = min(self._early + 1, 8)
-            self._high = self.rate
-            self._low = max(MIN_RATE, (1.0 - min(1.0 - BACK_OFF, (1.0 - BETA) * 2.0 ** (self._early - 1))) * self._high)
-        elif counted > 0 and now > since:
-            at, count = self._stretches[0]
-            low = max(counted / (now - since), (counted - count) / max(now - at, STRETCH_S))
-            until = max(shut_at, since + 1e-3)
-            if was_shut or pause_s > 1.0:
-                high = counted / (until - since) if was_shut else math.inf
-            else:
-                high = max(counted / (until - since), (counted - count) / max(until - at, 1e-3))
-            high = min(self.rate, DOUBT * high)
-            if math.isinf(high):
-                high = 2.0 * low
-            self._high = max(high, MIN_RATE)
-            low = min(low, BETA * self._high)
-            self._low = max(low if is_first else max(low, BACK_OFF * self._high), MIN_RATE)
+        self._trusted = self._known
+        self._idle_s += pause_s if pause_s <= ROUNDING_S else 0.0
+        if is_first or self._accepted >= SAMPLE:
+            low, high = self._measured(now, onset_at, shut_at if was_shut else None)
+            self._high = max(MIN_RATE, min(self.rate, DOUBT * high))
+            if not is_first and not self._idle_s:
+                low = max(low, BACK_OFF * self._high)
+            self._low = max(MIN_RATE, min(low, BETA * self._high))
             self._early = 0
             self._begin(now)
+        else:
+            step = min(1.0 - BACK_OFF, (1.0 - BETA) * 2.0**self._early)
+            self._early = min(self._early + 1, 8)
+            self._high = self.rate
+            self._low = max(MIN_RATE, (1.0 - step) * self._high)
         self._climbed_s = 0.0
-        if self._high < math.inf:
-            self._draw()
+        self._draw()
+
+    def _measured(self, now: float, onset_at: float, shut_at: float | None) -> tuple[float, float]:
+        """What the limit is at least and at most, from what was accepted since the last measurement."""
+        since = now - 1e-3 if self._since is None else min(self._since, now - 1e-3)
+        low = self._accepted / (now - since)
+        at, count = self._stretches[0]
+        latest = self._accepted - count
+        latest_high = latest / max(onset_at - at, STRETCH_S)
+        if self._idle_s > 0.0:
+            # A pause of a second is told where a hundredth would do, and lets a bucket overflow: the truth lies between
+            # counting it and not.
+            mean = self._accepted / max(now - since - self._idle_s, 1e-3)
+            return math.sqrt(low * mean), math.sqrt(min(self.rate, max(mean, latest_high)) * mean)
+        if shut_at is not None:
+            return low, self._accepted / max(shut_at - since, 1e-3)
+        if self._pause_s > 0.0:
+            return low, 2.0 * low
+        low = max(low, latest / max(now - at, 1e-3))
+        return low, max(self._accepted / max(onset_at - since, 1e-3), latest_high)
 
     def _begin(self, now: float) -> None:
         self._since = now
         self._accepted = 0
+        self._idle_s = 0.0
         self._stretches = [(now, 0), (now, 0)]
 
     def _draw(self) -> None:
@@ -169,6 +193,7 @@ class Search:
             CALM_PER_PAUSE * self._pause_s,
             CALM_PER_SHUT * self._shut_s,
         )
+        climb_s *= max(HASTE, min(1.0, NARROW * self._high / (self._high - self._low)))
         climb_s = min(climb_s, FAITH * self._trusted / self._high)
         x = self._climbed_s / climb_s
         if x <= 1.0:
