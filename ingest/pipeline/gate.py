@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ingest.api.answers import is_foreign, retry_after_s
+from ingest.api.quota import quota_of
 from ingest.api.transport import NoAnswer
 from ingest.model import Lane
 from ingest.observe.logging import get_logger
 from ingest.policy.breaker import Breaker
 from ingest.policy.budget import RetryBudget
+from ingest.policy.concurrency import Concurrency
 from ingest.policy.pacing import Pacer, is_refusal
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from ingest.errors import Fatal
     from ingest.observe.recorders import LaneRecorder, RequestRecorder
     from ingest.pipeline.stop import Stopped
+    from ingest.policy.quota import Quota
     from ingest.settings import FlowSettings
 
 __all__ = ["Gate", "GatedTransport", "Traffic", "TurnedAway"]
@@ -67,14 +70,14 @@ class Gate:
         self.backing_off = 0
         self.last_failure: str | None = None
         self.refusal: Fatal | None = None
-        self.concurrency = settings.concurrency
+        self.places = Concurrency(bound=settings.concurrency)
         self.pacer = Pacer(bound=rate)
         # Above what one job alone can fail: it must not stop a lane.
         self.breaker = Breaker(threshold=2 * settings.max_attempts)
         self.budget = RetryBudget()
         self._max_retry_after_s = settings.max_retry_after_s
         self._recorder = recorder
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[asyncio.Future[float]] = deque()
         self._is_held = False
         self._verdict: Fatal | Stopped | None = None
         self._alarm: asyncio.TimerHandle | None = None
@@ -85,24 +88,28 @@ class Gate:
         return self.in_flight > 0 or self.backing_off > 0 or any(not place.done() for place in self._waiting)
 
     @property
+    def concurrency(self) -> int:
+        """How many requests may be under way at once."""
+        return self.places.limit
+
+    @property
     def wait_s(self) -> float:
         """Seconds until a request may start as far as pace and breaker go; infinite while a probe is out."""
         now = time.monotonic()
         return max(self.pacer.wait_s(now), self.breaker.wait_s(now))
 
-    async def enter(self) -> None:
-        """Wait for a place, and take it. Raises what shut the gate, and `TurnedAway`."""
+    async def enter(self) -> float:
+        """Wait for a place, and take it; when it was taken. Raises what shut the gate, and `TurnedAway`."""
         if self._verdict is not None:
             raise self._verdict
         if not self._waiting and self._may_start():
-            self._start()
-            return
+            return self._start()
         asked = time.monotonic()
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        place: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._waiting.append(place)
         self._pump()
         try:
-            await place
+            return await place
         except asyncio.CancelledError:
             if place.done() and not place.cancelled() and place.exception() is None:
                 self.breaker.abandoned()  # the place was given as the wait was cancelled
@@ -112,13 +119,24 @@ class Gate:
             self._recorder.lane_wait(self.lane, time.monotonic() - asked)
 
     def leave(
-        self, end: Answer | NoAnswer | None, *, retry_after_s: float | None = None, is_foreign: bool = False
+        self,
+        end: Answer | NoAnswer | None,
+        *,
+        started_at: float | None = None,
+        retry_after_s: float | None = None,
+        quota: Quota | None = None,
+        is_foreign: bool = False,
     ) -> None:
         """Give the place back with what came of it; None for a request that was cancelled.
 
-        `is_foreign`: somebody else answered in the server's place, which says as little of it as silence.
+        `started_at` is what `enter` returned, None for a moment ago. `is_foreign`: somebody else answered in the
+        server's place, which says as little of it as silence.
         """
         now = time.monotonic()
+        if started_at is None:
+            started_at = now
+        if quota is not None and not is_foreign:
+            self.pacer.told(now, quota, in_flight=self.in_flight - 1)
         match end:
             case None:
                 self.breaker.abandoned()
@@ -127,16 +145,24 @@ class Gate:
                 self.breaker.failed(now, jitter=random.random())  # noqa: S311 - jitter, not a secret
             case _ if is_refusal(end.status, retry_after_s):
                 kept_s = self._bounded(retry_after_s, now)
-                pause_s = self.pacer.refused(now, retry_after_s=kept_s, jitter=random.random())  # noqa: S311
+                pause_s = self.pacer.refused(
+                    now,
+                    started_at=started_at,
+                    retry_after_s=kept_s,
+                    jitter=random.random(),  # noqa: S311
+                )
                 self._recorder.lane_paused(self.lane, "throttled" if retry_after_s is None else "retry_after", pause_s)
                 if is_foreign:
                     self._failed(end.status, now, is_foreign=True)
                 else:
                     self.breaker.answered()
             case _ if end.status >= 500 or is_foreign:
+                if end.status == 503 and not is_foreign:
+                    self.places.overloaded(now, started_at=started_at, in_flight=self.in_flight)
                 self._failed(end.status, now, is_foreign=is_foreign)
             case _:
-                self.pacer.accepted(now)
+                self.pacer.accepted(now, started_at=started_at)
+                self.places.answered(now, started_at=started_at, in_flight=self.in_flight)
                 self.breaker.answered()
         self._leave()
 
@@ -184,11 +210,13 @@ class Gate:
     def _may_start(self) -> bool:
         return not self._is_held and self.in_flight < self.concurrency and self.wait_s <= 0.0
 
-    def _start(self) -> None:
+    def _start(self) -> float:
+        now = time.monotonic()
         self.in_flight += 1
-        self.pacer.started(time.monotonic())
+        self.pacer.started(now)
         self.breaker.started()
         self.budget.started()
+        return now
 
     def _leave(self) -> None:
         self.in_flight -= 1
@@ -210,8 +238,7 @@ class Gate:
                     self._alarm = asyncio.get_running_loop().call_later(wait_s, self._pump)
                 break
             else:
-                self._start()
-                self._waiting.popleft().set_result(None)
+                self._waiting.popleft().set_result(self._start())
 
 
 class GatedTransport:
@@ -226,9 +253,9 @@ class GatedTransport:
     async def exchange(self, call: Call) -> Answer:
         """See `Transport.exchange`; also what `Gate.enter` raises."""
         gate = self._gates[call.operation.lane]
-        await gate.enter()
+        started_at = await gate.enter()
         self.traffic.requests += 1
-        started = time.monotonic()
+        sent_at = time.monotonic()
         end: Answer | NoAnswer | None = None
         try:
             end = await self._inner.exchange(call)
@@ -238,10 +265,12 @@ class GatedTransport:
         else:
             return end
         finally:
-            self._told(call, gate, end, time.monotonic() - started)
+            self._told(call, gate, end, started_at, time.monotonic() - sent_at)
 
-    def _told(self, call: Call, gate: Gate, end: Answer | NoAnswer | None, duration_s: float) -> None:
-        retry_after, foreign = None, False
+    def _told(
+        self, call: Call, gate: Gate, end: Answer | NoAnswer | None, started_at: float, duration_s: float
+    ) -> None:
+        retry_after, left, foreign = None, None, False
         match end:
             case None:
                 pass
@@ -249,10 +278,12 @@ class GatedTransport:
                 self._recorder.request(call.operation, end.failure.value, duration_s)
             case _:
                 self._recorder.request(call.operation, str(end.status), duration_s)
-                retry_after = retry_after_s(end.headers, time.time())
+                wall = time.time()
+                retry_after = retry_after_s(end.headers, wall)
+                left = quota_of(end.headers, wall)
                 foreign = is_foreign(call, end)
                 if end.status == 429:
                     self.traffic.throttled += 1
                 elif end.status in REFUSED_KEY and gate.lane is Lane.API:
                     gate.hold()  # before the place is given to another: it would be refused as well
-        gate.leave(end, retry_after_s=retry_after, is_foreign=foreign)
+        gate.leave(end, started_at=started_at, retry_after_s=retry_after, quota=left, is_foreign=foreign)

@@ -11,9 +11,9 @@ what a retry waited before is no part of it.
   latencies of `ROUND` answers each. A quarter more places is kept if it brings at least half of a quarter more
   throughput; else the level goes back, and rests twice as long as after the last trial in vain. Where the latency is
   well above the lowest level's, a fifth fewer are tried in turn, and kept if they cost next to nothing.
-- **Overload**: a 503 without `Retry-After`. More than `FEW` of a round's answers: the level is reduced by an eighth, what
-  had been started before is its echo, and the level that hurt is remembered: it is tried again one place at a time,
-  each after `ANSWERS_PER_OVERLOAD` answers for each refusal that the last try cost. Fewer are chance.
+- **Overload**: a 503 without `Retry-After`. More than `FEW` of a round's answers: the level is reduced by an eighth,
+  what had been started before is its echo, and the level that hurt is remembered: it is tried again one place at a
+  time, each after `ANSWERS_PER_OVERLOAD` answers for each refusal that the last try cost. Fewer are chance.
 
 Vegas (Brakmo and Peterson, 1995) and Netflix's gradient2 (https://github.com/Netflix/concurrency-limits) compare the
 latency with the lowest or a long average. A lane mixes requests that take 5 ms with others that take 500, and both
@@ -174,11 +174,7 @@ class Concurrency:
     def _judge(self, now: float, base: int, latency_s: float) -> None:
         """Keep a trial's level, or go back to `base`."""
         ratio = (self.limit / latency_s) / (base / self._base_latency_s)
-        if self.limit > base:
-            is_kept = ratio - 1.0 >= WORTH * (self.limit / base - 1.0)
-        else:
-            is_kept = ratio >= FREE
-        if is_kept:
+        if ratio >= (1.0 + WORTH * (self.limit / base - 1.0) if self.limit > base else FREE):
             self._last_rest = 1
             self._begin_round(now)
             if self.limit >= self._hurt:

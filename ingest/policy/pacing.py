@@ -62,6 +62,7 @@ class Pacer:
         self._has_quota = False
         self.paused_until = -math.inf
         self._next_at = -math.inf
+        self._probe_at = -math.inf
         self._last_at = -math.inf
         self._round_trip_s = 0.0
         self._is_shut = False
@@ -78,9 +79,7 @@ class Pacer:
 
     def wait_s(self, now: float) -> float:
         """Seconds until the next request may start; 0 when it may."""
-        at = self._next_at
-        if self.paused_until > at:
-            at = self.paused_until
+        at = max(self._next_at, self._probe_at, self.paused_until)
         if self._has_quota:
             at = max(at, self._reserve.next_at(now, self._last_at))
         return at - now if at > now else 0.0
@@ -88,16 +87,13 @@ class Pacer:
     def started(self, now: float) -> None:
         """A request starts."""
         self._search.started(now)
-        rate = self._search.rate
-        if rate > self._bound:
-            rate = self._bound
+        rate = min(self._bound, self._search.rate)
+        if rate < math.inf:
+            self._next_at = max(self._next_at, now - SLACK_S) + 1.0 / rate
         if self._is_shut:
             # The probe: what comes next waits for its answer, and if there is none, no longer than that takes.
             shut_s = now - self._onset_at
-            self._next_at = now + max(PATIENCE * self._round_trip_s, PAUSE_GROWTH * shut_s, SHORTEST_PAUSE_S)
-        elif rate < math.inf:
-            earliest = now - SLACK_S
-            self._next_at = (self._next_at if self._next_at > earliest else earliest) + 1.0 / rate
+            self._probe_at = now + max(PATIENCE * self._round_trip_s, PAUSE_GROWTH * shut_s, SHORTEST_PAUSE_S)
         if self._has_quota:
             self._reserve.started()
             self._last_at = now
@@ -106,18 +102,15 @@ class Pacer:
         """An answer came that was no refusal."""
         self._search.accepted(now)
         self._round_trip_s += SMOOTHING * (now - started_at - self._round_trip_s)
-        if started_at > self._taken_at:
-            self._taken_at = started_at
+        self._taken_at = max(self._taken_at, started_at)
         if self._is_shut and started_at > self._onset_at:
             self._is_shut = False
-            self._next_at = now
-            was_shut = self._refused_at > self._onset_at
-            self._shuts_long = was_shut
+            self._probe_at = -math.inf
+            self._shuts_long = self._refused_at > self._onset_at
             self._search.reopened(
                 now,
                 onset_at=self._onset_at,
-                shut_at=max(self._refused_at, self._onset_at),
-                was_shut=was_shut,
+                shut_at=self._refused_at if self._shuts_long else None,
                 pause_s=self._asked_s,
             )
 
@@ -154,9 +147,9 @@ class Pacer:
         self._onset_at = now
         self._asked_s = 0.0
         if not self._is_shut:
-            self._search.reopened(now, onset_at=now, shut_at=now, was_shut=False, pause_s=0.0)
+            self._search.reopened(now, onset_at=now, shut_at=None, pause_s=0.0)
 
     def _pause(self, until: float) -> None:
         self.paused_until = max(self.paused_until, until)
-        # Nothing is caught up on after a pause; and what one probe had to wait for is known.
-        self._next_at = self.paused_until if self._is_shut else max(self._next_at, self.paused_until)
+        self._probe_at = -math.inf  # the probe that was out has its answer
+        self._next_at = max(self._next_at, self.paused_until)  # nothing is caught up on after a pause

@@ -1,8 +1,8 @@
 """What a server says in rate-limit headers about what is left, and how fast it may be used.
 
-Values and arithmetic: headers are read in `api.quota`. Such headers say how many requests remain until a reset. Two kinds
-of server send them, and can't be told apart: with a window the quota comes back at the reset, a token bucket refills all
-the time and its reset is the moment at which it is full. One rule fits both:
+Values and arithmetic: headers are read in `api.quota`. They say how many requests remain until a reset. Two kinds of
+server send them, and can't be told apart: with a window the quota comes back at the reset; a token bucket refills all
+the time, and its reset is the moment at which it is full. One rule fits both:
 
     at most `remaining` requests until the reset, spread evenly once less than `TAIL` of the quota remains
 

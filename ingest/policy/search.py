@@ -61,7 +61,7 @@ SHORTEST_CLIMB_S: Final = 4.0
 # Faster ups and downs than this tell of noise.
 
 FAITH: Final = 2.0
-# A climb is at most so many times the requests that the limit has been known for: a first guess is soon put to the test.
+# A climb is at most so many times the requests that the limit has been known for: first guesses are tested soon.
 
 NARROW: Final = 0.1
 HASTE: Final = 0.2
@@ -132,11 +132,11 @@ class Search:
             self._pause_s = 0.0
         self._cost += 1
 
-    def reopened(self, now: float, *, onset_at: float, shut_at: float, was_shut: bool, pause_s: float) -> None:
+    def reopened(self, now: float, *, onset_at: float, shut_at: float | None, pause_s: float) -> None:
         """The lane goes on after an onset, or begins to try: learn from what was accepted since the last time.
 
-        `shut_at`: when a request was last seen refused that had been started after the onset, or the onset itself;
-        `was_shut` tells which. `pause_s`: how long the server asked to be left alone.
+        `shut_at`: when a request was last seen refused that had been started after the onset; None for never.
+        `pause_s`: how long the server asked to be left alone, 0 where it did not.
         """
         is_first = math.isinf(self.rate)
         self._is_onset = False
@@ -145,7 +145,7 @@ class Search:
         self._trusted = self._known
         self._idle_s += pause_s if pause_s <= ROUNDING_S else 0.0
         if is_first or self._accepted >= SAMPLE:
-            low, high = self._measured(now, onset_at, shut_at if was_shut else None)
+            low, high = self._measured(now, onset_at, shut_at)
             self._high = max(MIN_RATE, min(self.rate, DOUBT * high))
             if not is_first and not self._idle_s:
                 low = max(low, BACK_OFF * self._high)

@@ -16,6 +16,7 @@ from ingest.api.transport import Answer, Call, NoAnswer
 from ingest.errors import Fatal, RequestFailure
 from ingest.model import Lane, Operation
 from ingest.pipeline.gate import Gate, GatedTransport
+from ingest.policy.pacing import SLACK_S
 
 OK = Answer(status=200, headers={})
 LOST = NoAnswer("lost", failure=RequestFailure.TIMEOUT, was_sent=True)
@@ -215,11 +216,19 @@ async def test_a_pause_ends_by_itself(gate, queue):
 
 async def test_a_pace_lets_one_after_another_through(metrics):
     gate = Gate(Lane.API, replace(FLOW, concurrency=100), rate=200.0, recorder=metrics)
+    starts: list[float] = []
+
+    async def one() -> None:
+        starts.append(await gate.enter())
+        gate.leave(OK, started_at=starts[-1])
+
     with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             for _ in range(30):
-                tasks.start_soon(gate.enter)
-    assert gate.in_flight == 30
+                tasks.start_soon(one)
+    assert gate.in_flight == 0
+    assert len(starts) == 30
+    assert starts[-1] - starts[0] >= 29 / 200.0 - SLACK_S - 1e-6
 
 
 async def test_a_pause_that_is_lengthened_while_others_wait_holds_them(gate, queue):
