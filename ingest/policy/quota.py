@@ -44,12 +44,12 @@ class Reserve:
 
     def told(self, now: float, quota: Quota, *, in_flight: int) -> None:
         """An answer told of its quota; `in_flight` requests more may not be counted in it yet."""
-        if quota.reset_s <= ROUNDING_S:
+        if quota.reset_s > ROUNDING_S:
+            self._until = now + quota.reset_s
+        elif not now <= self._until <= now + quota.reset_s + ROUNDING_S:  # not the last second of what was told before
             self._until = -math.inf
-            return
         self._remaining = quota.remaining - in_flight
         self._tail = math.inf if quota.limit is None else TAIL * quota.limit
-        self._until = now + quota.reset_s
 
     def started(self) -> None:
         """A request starts."""

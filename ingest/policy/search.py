@@ -144,9 +144,11 @@ class Search:
         self._shut_s = max(now - onset_at, FADING * self._shut_s)
         self._trusted = self._known
         self._idle_s += pause_s if pause_s <= ROUNDING_S else 0.0
+        if is_first and not self._accepted:
+            return
         if is_first or self._accepted >= SAMPLE:
             low, high = self._measured(now, onset_at, shut_at)
-            self._high = max(MIN_RATE, min(self.rate, DOUBT * high))
+            self._high = max(2.0 * MIN_RATE, min(self.rate, DOUBT * high))
             if not is_first and not self._idle_s:
                 low = max(low, BACK_OFF * self._high)
             self._low = max(MIN_RATE, min(low, BETA * self._high))
@@ -155,7 +157,7 @@ class Search:
         else:
             step = min(1.0 - BACK_OFF, (1.0 - BETA) * 2.0**self._early)
             self._early = min(self._early + 1, 8)
-            self._high = self.rate
+            self._high = max(2.0 * MIN_RATE, self.rate)
             self._low = max(MIN_RATE, (1.0 - step) * self._high)
         self._climbed_s = 0.0
         self._draw()

@@ -1,4 +1,4 @@
-"""The pace of a lane: the user's bound, pauses, and what refusals teach."""
+"""The pace of a lane: the user's bound, pauses, echoes, probes, and what the server says by itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.policy.pacing import BETA, LONGEST_PAUSE_S, MIN_RATE, SLACK_S, Pacer
+from ingest.policy.pacing import LONGEST_PAUSE_S, SHORTEST_PAUSE_S, SLACK_S, Pacer, is_refusal
+from ingest.policy.quota import Quota
 
 bounds = st.floats(0.05, 500.0)
 idles = st.floats(0.0, 5.0) | st.just(0.0)
@@ -23,39 +24,73 @@ def started(pacer: Pacer, now: float) -> float:
     return at
 
 
-def refused_once(*, bound: float | None = None, accepted: int = 50, over_s: float = 5.0) -> tuple[Pacer, float]:
-    """A pacer that took so many answers and was then refused without a word of when to come again."""
-    pacer = Pacer(bound=bound)
-    pacer.started(0.0)
-    for nth in range(accepted):
-        pacer.accepted(over_s * nth / accepted)
-    pacer.refused(over_s, retry_after_s=None, jitter=0.0)
-    return pacer, over_s
+def refuse(pacer: Pacer, now: float, *, started_at: float | None = None, retry_after_s: float | None = None) -> float:
+    return pacer.refused(
+        now, started_at=now if started_at is None else started_at, retry_after_s=retry_after_s, jitter=0.5
+    )
 
 
-@settings(max_examples=200)
-@given(bound=bounds, gaps=st.lists(idles, min_size=2, max_size=80))
-def test_the_bound_holds_over_any_window(bound: float, gaps: list[float]) -> None:
-    pacer, now, starts = Pacer(bound=bound), 0.0, []
-    for gap in gaps:
-        now = started(pacer, now + gap)
-        starts.append(now)
-    for (i, begin), (j, end) in itertools.combinations(enumerate(starts), 2):
-        assert j - i + 1 <= 1 + (end - begin + SLACK_S) * bound + 1e-6
+def against_bucket(pacer: Pacer, *, rate: float, burst: int, until: float, round_trip_s: float = 0.02) -> list[float]:
+    """Endless demand, one request at a time, against a token bucket; when it took one."""
+    now, at, tokens, taken = 0.0, 0.0, float(burst), []
+    while now < until:
+        now = started(pacer, now)
+        tokens = min(float(burst), tokens + (now - at) * rate)
+        at = now
+        if tokens >= 1.0:
+            tokens -= 1.0
+            taken.append(now)
+            pacer.accepted(now + round_trip_s, started_at=now)
+        else:
+            refuse(pacer, now + round_trip_s, started_at=now)
+    return taken
+
+
+@pytest.mark.parametrize(
+    ("status", "retry_after_s", "expected"),
+    [(429, None, True), (429, 3.0, True), (503, 3.0, True), (503, None, False), (500, 3.0, False), (None, None, False)],
+)
+def test_what_refuses_the_lane(status: int | None, retry_after_s: float | None, expected: bool) -> None:
+    assert is_refusal(status, retry_after_s) is expected
 
 
 @settings(max_examples=200)
 @given(
+    bound=bounds,
+    gaps=st.lists(st.tuples(idles, st.sampled_from(["", "accept", "refuse", "told"])), min_size=2, max_size=80),
+)
+def test_the_bound_holds_over_any_window(bound: float, gaps: list[tuple[float, str]]) -> None:
+    pacer, now, starts = Pacer(bound=bound), 0.0, []
+    for gap, then in gaps:
+        now = started(pacer, now + gap)
+        starts.append(now)
+        if then == "accept":
+            pacer.accepted(now + 0.001, started_at=now)
+        elif then == "refuse":
+            refuse(pacer, now + 0.001, started_at=now)
+        elif then == "told":
+            refuse(pacer, now + 0.001, started_at=now, retry_after_s=0.1)
+    for (i, begin), (j, end) in itertools.combinations(enumerate(starts), 2):
+        assert j - i + 1 <= 1 + (end - begin + SLACK_S) * bound + 1e-6
+
+
+@settings(max_examples=300)
+@given(
     bound=bounds | st.none(),
     steps=st.lists(
-        st.tuples(st.sampled_from(["start", "accept", "refuse", "retry_after"]), idles, jitters, st.floats(0.0, 100.0)),
+        st.tuples(
+            st.sampled_from(["start", "accept", "refuse", "echo", "retry_after", "quota"]),
+            idles,
+            jitters,
+            st.floats(0.0, 100.0),
+        ),
         max_size=80,
     ),
 )
-def test_whatever_comes_the_rate_stays_within_its_bounds_and_pauses_hold(
+def test_whatever_comes_a_pause_holds_and_a_request_may_start_in_the_end(
     bound: float | None, steps: list[tuple[str, float, float, float]]
 ) -> None:
-    pacer, now = Pacer(bound=bound), 0.0
+    pacer, now, quota_until = Pacer(bound=bound), 0.0, 0.0
     for kind, gap, jitter, seconds in steps:
         now += gap
         paused_until = pacer.paused_until
@@ -64,21 +99,26 @@ def test_whatever_comes_the_rate_stays_within_its_bounds_and_pauses_hold(
                 now = started(pacer, now)
                 assert now >= paused_until - 1e-9
             case "accept":
-                pacer.accepted(now)
-            case "refuse":
-                added_s = pacer.refused(now, retry_after_s=None, jitter=jitter)
-                assert 0.0 <= added_s <= LONGEST_PAUSE_S
+                pacer.accepted(now, started_at=now - jitter)
+            case "refuse" | "echo":
+                started_at = now if kind == "refuse" else now - seconds
+                added_s = pacer.refused(now, started_at=started_at, retry_after_s=None, jitter=jitter)
+                assert 0.0 <= added_s <= 1.25 * LONGEST_PAUSE_S
             case "retry_after":
-                pacer.refused(now, retry_after_s=seconds, jitter=jitter)
+                pacer.refused(now, started_at=now - jitter, retry_after_s=seconds, jitter=jitter)
                 assert pacer.wait_s(now) >= seconds - 1e-9
+            case "quota":
+                pacer.told(now, Quota(remaining=int(seconds) - 50, reset_s=seconds, limit=100), in_flight=3)
+                quota_until = max(quota_until, now + seconds)
         assert pacer.paused_until >= paused_until  # a pause is never made shorter
-        upper = math.inf if bound is None else bound
-        assert min(MIN_RATE, upper) <= pacer.rate <= upper
+        assert 0.0 < pacer.rate <= (math.inf if bound is None else bound)
+        assert math.isfinite(pacer.wait_s(now))
 
 
 def test_without_a_bound_nothing_waits() -> None:
     pacer = Pacer(bound=None)
     assert [started(pacer, 1.0) for _ in range(100)] == [1.0] * 100
+    assert pacer.rate == math.inf
 
 
 def test_a_late_wake_up_catches_up_by_the_slack_and_no_more() -> None:
@@ -91,78 +131,84 @@ def test_a_late_wake_up_catches_up_by_the_slack_and_no_more() -> None:
 @pytest.mark.parametrize(
     ("now", "retry_after_s", "until"), [(10.0, 5.0, 15.0), (10.0, 0.0, 10.0), (0.0, 86400.0, 86400.0)]
 )
-def test_retry_after_pauses_the_lane_and_leaves_its_pace(now: float, retry_after_s: float, until: float) -> None:
-    pacer = Pacer(bound=100.0)
+def test_retry_after_pauses_the_lane(now: float, retry_after_s: float, until: float) -> None:
+    pacer = Pacer(bound=None)
     pacer.started(now - 2.0)
-    assert pacer.refused(now, retry_after_s=retry_after_s, jitter=0.5) == until - now
+    assert refuse(pacer, now, retry_after_s=retry_after_s) == until - now
     assert pacer.wait_s(now) == until - now
     assert pacer.wait_s(until) == 0.0
-    assert pacer.rate == 100.0
 
 
 def test_the_longest_of_two_retry_afters_counts() -> None:
     pacer = Pacer(bound=None)
-    assert pacer.refused(0.0, retry_after_s=10.0, jitter=0.0) == 10.0
-    assert pacer.refused(1.0, retry_after_s=2.0, jitter=0.0) == 0.0
-    assert pacer.refused(2.0, retry_after_s=9.0, jitter=0.0) == 1.0
+    assert refuse(pacer, 0.0, retry_after_s=10.0) == 10.0
+    assert refuse(pacer, 1.0, retry_after_s=2.0) == 0.0
+    assert refuse(pacer, 2.0, retry_after_s=9.0) == 1.0
     assert pacer.wait_s(2.0) == 9.0
 
 
-@pytest.mark.parametrize("jitter", [0.0, 0.5, 0.99])
-def test_a_refusal_without_a_word_sets_the_pace_under_what_was_accepted(jitter: float) -> None:
+@given(echoes=st.lists(st.tuples(jitters, st.floats(0.0, 1.0)), max_size=100))
+def test_the_echoes_of_one_burst_are_one_signal_however_late_they_come(echoes: list[tuple[float, float]]) -> None:
+    pacer = Pacer(bound=None)
+    for nth in range(50):
+        pacer.started(nth / 10)
+        pacer.accepted(nth / 10 + 0.3, started_at=nth / 10)
+    refuse(pacer, 5.3, started_at=5.0)
+    until = pacer.paused_until
+    for late_s, earlier_s in echoes:
+        assert refuse(pacer, 5.3 + late_s, started_at=5.3 - earlier_s) == 0.0
+    assert pacer.paused_until == until
+
+
+def test_a_first_refusal_lets_single_probes_out_less_and_less_often() -> None:
     pacer = Pacer(bound=None)
     pacer.started(0.0)
-    for _ in range(100):
-        pacer.accepted(4.0)
-    pause_s = pacer.refused(5.0, retry_after_s=None, jitter=jitter)
-    assert pacer.rate == pytest.approx(BETA * 100 / 5)
-    assert 0.5 <= pause_s <= 1.0
+    refuse(pacer, 0.02, started_at=0.0)
+    assert pacer.wait_s(0.02) == pytest.approx(SHORTEST_PAUSE_S)
+    gaps, before = [], 0.02
+    for _ in range(25):
+        at = started(pacer, before)
+        assert pacer.wait_s(at) > 0.0  # nothing beside it
+        refuse(pacer, at + 0.02, started_at=at)
+        gaps.append(at - before)
+        before = at
+    assert gaps[-1] > 60.0 * 0.7
+    assert all(then >= 0.99 * now for now, then in itertools.pairwise(gaps))
+    assert sum(gaps[:14]) < 60.0 < sum(gaps)  # a minute is asked for a dozen times
 
 
-@given(echoes=st.lists(jitters, max_size=100))
-def test_the_echoes_of_one_burst_are_one_signal(echoes: list[float]) -> None:
-    pacer, now = refused_once()
-    alone, _ = refused_once()
-    for jitter in echoes:
-        assert pacer.refused(now + 0.49 * jitter, retry_after_s=None, jitter=jitter) == 0.0
-    assert (pacer.rate, pacer.paused_until) == (alone.rate, alone.paused_until)
-
-
-def test_each_refusal_in_a_row_doubles_the_pause_up_to_its_cap() -> None:
-    pacer, now, pauses = Pacer(bound=None), 0.0, []
-    for _ in range(9):
-        pauses.append(pacer.refused(now, retry_after_s=None, jitter=0.0))
-        now = pacer.paused_until
-    assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
-    pacer.accepted(now)
-    assert pacer.refused(now, retry_after_s=None, jitter=0.0) == 0.5
-
-
-def test_a_burst_shorter_than_half_a_second_measures_no_rate() -> None:
+def test_an_unanswered_probe_is_followed_by_another() -> None:
     pacer = Pacer(bound=None)
     pacer.started(0.0)
-    for _ in range(200):
-        pacer.accepted(0.1)
-    pacer.refused(0.2, retry_after_s=None, jitter=0.0)
-    assert pacer.rate == math.inf
+    refuse(pacer, 0.3, started_at=0.0)
+    at = started(pacer, 0.3)
+    assert SHORTEST_PAUSE_S <= pacer.wait_s(at) < 1.0
 
 
-@pytest.mark.parametrize("bound", [10.0, 20.0])
-def test_the_pace_rises_to_the_bound_and_stays_there(bound: float) -> None:
-    pacer, now = refused_once(bound=bound, accepted=10)
-    rates = [pacer.rate]
-    for second in range(60):
-        pacer.accepted(now + 1 + second)
-        rates.append(pacer.rate)
-    assert rates == sorted(rates)
-    assert rates[0] < bound
-    assert rates[-1] == bound
-    assert all(then <= before * 1.1 + 1e-9 for before, then in itertools.pairwise(rates))
+@pytest.mark.parametrize("rate", [2.0, 20.0, 45.0])
+@pytest.mark.parametrize("burst", [1, 10, 100])
+def test_it_settles_just_under_a_bucket_and_is_seldom_refused(rate: float, burst: int) -> None:
+    pacer, until = Pacer(bound=None), 20_000.0 / rate
+    taken = against_bucket(pacer, rate=rate, burst=burst, until=until)
+    late = [at for at in taken if at > until / 2]
+    assert len(late) >= 0.97 * rate * until / 2
+    assert 0.9 * rate < pacer.rate < 1.5 * rate
 
 
-def test_an_idle_hour_raises_the_pace_no_more_than_a_second_does() -> None:
-    pacer, now = refused_once(bound=1000.0)
-    rate = pacer.rate
-    pacer.accepted(now + 3600.0)
-    pacer.accepted(now + 3600.1)
-    assert pacer.rate == pytest.approx(rate * 1.1)
+def test_a_quota_that_is_used_up_waits_for_its_reset() -> None:
+    pacer = Pacer(bound=None)
+    pacer.started(0.0)
+    pacer.told(0.1, Quota(remaining=0, reset_s=30.0, limit=60), in_flight=0)
+    assert pacer.wait_s(0.1) == pytest.approx(30.0)
+    assert pacer.wait_s(30.2) == 0.0
+
+
+def test_the_rest_of_a_quota_is_spread_until_its_reset() -> None:
+    pacer, now, starts = Pacer(bound=None), 0.0, []
+    for remaining in range(59, -1, -1):
+        now = started(pacer, now)
+        starts.append(now)
+        pacer.told(now, Quota(remaining=remaining, reset_s=60.0 - now, limit=60), in_flight=0)
+    assert starts[20] == 0.0
+    assert 55.0 < starts[-1] < 60.0
+    assert pacer.wait_s(now) == pytest.approx(60.0 - now)
