@@ -56,7 +56,7 @@ LONGEST_REST: Final = 32
 FEW: Final = 0.04
 # Of a round's answers: random failures are rarer, a concurrency limit refuses far more.
 
-ANSWERS_PER_OVERLOAD: Final = 150
+ANSWERS_PER_OVERLOAD: Final = 200
 SHRINK: Final = 0.125
 
 

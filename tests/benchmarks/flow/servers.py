@@ -36,6 +36,7 @@ class Server:
     """One limit. `arrive` decides about a request, `depart` ends one that was taken."""
 
     window_s = 1.0
+    offset_s = 0.0
     busy_s = 0.003
 
     def __init__(self, headers: Headers, dice: random.Random) -> None:
@@ -119,12 +120,12 @@ class FixedWindow(Server):
     def __init__(self, headers: Headers, dice: random.Random, *, requests: int, offset_s: float = 23.0) -> None:
         super().__init__(headers, dice)
         self._requests = requests
-        self._offset_s = offset_s
+        self.offset_s = offset_s
         self._number = -1
         self._count = 0
 
     def arrive(self, now: float) -> Verdict:
-        number, into_s = divmod(now + self._offset_s, self.window_s)
+        number, into_s = divmod(now + self.offset_s, self.window_s)
         if number != self._number:
             self._number, self._count = number, 0
         left_s = self.window_s - into_s

@@ -65,7 +65,7 @@ class Worker:
     wake_at: float = math.inf
     taken: list[float] = field(default_factory=list)
     told_off: list[tuple[float, float]] = field(default_factory=list)
-    # Spans in which it did what a Retry-After said.
+    # Spans in which the whole lane did what a Retry-After said.
 
 
 @dataclass(slots=True)
@@ -88,7 +88,9 @@ def simulate(server: Server, lanes: Sequence[Lane], *, round_trip_s: float, dura
     workers = [Worker(lane) for lane in lanes]
     run = Run(server, workers, duration_s, round_trip_s)
     push, pop = heapq.heappush, heapq.heappop
-    events: list[tuple] = [(0.05 * number * uniform(), number, WAKE, number, 0.0, None) for number in range(len(workers))]
+    events: list[tuple] = [
+        (0.05 * number * uniform(), number, WAKE, number, 0.0, None) for number in range(len(workers))
+    ]
     heapq.heapify(events)
     for at, number, *_ in events:
         workers[number].wake_at = at
@@ -111,7 +113,10 @@ def simulate(server: Server, lanes: Sequence[Lane], *, round_trip_s: float, dura
                     if verdict.busy_s:
                         push(events, (now + verdict.busy_s, count, DEPART, number, 0.0, None))
                         count += 1
-                push(events, (now + verdict.busy_s + way_s + spread_s * uniform(), count, ANSWER, number, started_at, verdict))
+                push(
+                    events,
+                    (now + verdict.busy_s + way_s + spread_s * uniform(), count, ANSWER, number, started_at, verdict),
+                )
                 continue
             case 2:  # DEPART
                 server.depart()
@@ -126,7 +131,7 @@ def simulate(server: Server, lanes: Sequence[Lane], *, round_trip_s: float, dura
                     quota=verdict.quota,
                     in_flight=worker.in_flight,
                 )
-                if verdict.retry_after_s is not None:
+                if verdict.retry_after_s is not None and lane.wait_s(now) >= verdict.retry_after_s - RESOLUTION_S:
                     worker.told_off.append((now, now + verdict.retry_after_s))
                 if asleep_s > 0.0:
                     count += 1
