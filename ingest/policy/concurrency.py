@@ -43,6 +43,7 @@ WORTH: Final = 0.5
 # Of the throughput that the added places would bring if nothing waited.
 
 WORTH_ON_RAMP: Final = 0.25
+VAIN_ROUNDS: Final = 2
 
 FREE: Final = 0.97
 # A level with fewer places must bring so much of the throughput.
@@ -53,8 +54,10 @@ QUEUEING: Final = 1.3
 LONGEST_REST: Final = 32
 # Rounds between two trials.
 
-FEW: Final = 0.04
-# Of a round's answers: random failures are rarer, a concurrency limit refuses far more.
+FEW: Final = 0.02
+FEWEST: Final = 2
+# Overloads that are chance: so many, and this share of a round's answers. Random failures are rarer, a limit that is
+# passed refuses more within a few answers.
 
 ANSWERS_PER_OVERLOAD: Final = 200
 SHRINK: Final = 0.125
@@ -66,130 +69,114 @@ class Concurrency:
     def __init__(self, *, bound: int) -> None:
         self._bound = bound
         self.limit = min(bound, INITIAL)
-        self._is_ramping = True
+        self._is_ramping = self.limit < bound
         self._vain_rounds = 0
         self._hurt = math.inf  # a level that the server refused
         self._calm = 0  # answers until it is tried again
-        self._changed_at = -math.inf
-        self._overloads = 0
-        self._cost = 0
-        self._base = 0  # the level that a trial is compared with; 0 outside a trial
+        self._cost = 0  # refusals of the last try
+        self._base = 0  # the level that the round's is compared with; 0 for none
         self._base_latency_s = 0.0
         self._lowest_s = math.inf
-        self._rest = 0
+        self._rest = 0  # rounds until the next trial
         self._last_rest = 1
-        self._answers = 0
-        self._binding = 0
-        self._latency_s = 0.0
+        self._changed_at = -math.inf
+        self._begin_round()
 
     def answered(self, now: float, *, started_at: float, in_flight: int) -> None:
         """A request was answered and not refused; `in_flight` counts it."""
         is_binding = in_flight >= self.limit
-        if self._is_ramping and is_binding and self.limit < self._bound:
+        if is_binding and self._is_ramping and self.limit < self._bound:
             self.limit += 1
         if started_at < self._changed_at:
             return
         self._answers += 1
         self._binding += is_binding
         self._latency_s += now - started_at
-        if self._hurt < math.inf:
-            self._calm -= 1
-        if self._answers >= ROUND and self._answers >= 2 * self.limit:
+        if self._answers >= self._round:
             self._end_round(now)
-        elif self._is_ramping and self._answers >= self._base + INITIAL:
-            self._end_ramp_round(now)
 
     def overloaded(self, now: float, *, started_at: float, in_flight: int) -> None:
         """The server is too busy for this one request; `in_flight` counts it."""
-        if started_at < self._changed_at:
-            self._cost += 1
-            return
-        self._overloads += 1
         self._cost += 1
-        if self._overloads < max(2.0, FEW * self._answers):
+        if started_at < self._changed_at:
+            return  # the echo of what the last change was for
+        self._overloads += 1
+        if self._overloads < FEWEST + FEW * self._answers:
             return
         self._is_ramping = False
         self._hurt = min(self.limit, in_flight)
-        tried = self._base if 0 < self._base < self._hurt else 0
-        level = tried or self._hurt - max(1, int(SHRINK * self._hurt))
+        level = self._base if 0 < self._base < self._hurt else self._hurt - max(1, int(SHRINK * self._hurt))
         self._calm = ANSWERS_PER_OVERLOAD * self._cost
-        self._cost = 0
-        self._set(now, max(1, level))
-        self._base = 0
-
-    def _end_ramp_round(self, now: float) -> None:
-        """Compare a round of the ramp with the one before it: twice the places should bring twice the answers."""
-        latency_s = self._latency_s / self._answers
-        places = self.limit
-        if self._base and self._base_latency_s > 0.0 and places > self._base:
-            promised = places / self._base - 1.0
-            brought = places / latency_s * self._base_latency_s / self._base - 1.0
-            self._vain_rounds = self._vain_rounds + 1 if brought < WORTH_ON_RAMP * promised else 0
-            if self._vain_rounds >= 2:
-                self._is_ramping = False
-        self._lowest_s = min(self._lowest_s, latency_s)
-        self._base, self._base_latency_s = places, latency_s
-        self._begin_round(now)
-        if not self._is_ramping:
-            self._base = 0
+        self._base = self._cost = 0
+        self._change(now, max(1, int(level)))
 
     def _end_round(self, now: float) -> None:
         latency_s = self._latency_s / self._answers
         is_binding = self._binding >= BINDING * self._answers
+        self._calm -= self._answers
         base, self._base = self._base, 0
-        self._overloads = 0
         if self._is_ramping:
-            self._is_ramping = self.limit < self._bound
-            self._begin_round(now)
-            return
-        if not is_binding:
-            if base:
-                self._set(now, base)
-            self._begin_round(now)
-            return
-        self._lowest_s = min(self._lowest_s, latency_s)
-        if base:
+            self._judge_ramp(now, base, latency_s)
+        elif not is_binding:
+            self._change(now, base or self.limit)
+        elif base:
             self._judge(now, base, latency_s)
         elif self._rest > 0:
             self._rest -= 1
-            self._begin_round(now)
+            self._begin_round()
         else:
             self._try(now, latency_s)
+        if is_binding:
+            self._lowest_s = min(self._lowest_s, latency_s)
+
+    def _judge_ramp(self, now: float, base: int, latency_s: float) -> None:
+        """Compare a round of the ramp with the one before it: twice the places should bring twice the answers."""
+        if self.limit > base > 0:
+            brought = (self.limit / latency_s) / (base / self._base_latency_s) - 1.0
+            is_vain = brought < WORTH_ON_RAMP * (self.limit / base - 1.0)
+            self._vain_rounds = self._vain_rounds + 1 if is_vain else 0
+        self._is_ramping = self.limit < self._bound and self._vain_rounds < VAIN_ROUNDS
+        if self._is_ramping:
+            self._base, self._base_latency_s = self.limit, latency_s
+            self._begin_round()
+        else:
+            self._change(now, base if self._vain_rounds and base else self.limit)
 
     def _try(self, now: float, latency_s: float) -> None:
-        """Begin a trial, with more places or, where requests wait, with fewer."""
-        self._base, self._base_latency_s = self.limit, latency_s
+        """Begin a trial: fewer places where requests wait, else more."""
         if latency_s > QUEUEING * self._lowest_s and self.limit > 1:
-            self._set(now, max(1, min(self.limit - 1, int(DOWN * self.limit))))
-            return
-        level = min(self._bound, max(self.limit + 1, int(UP * self.limit)))
-        if level >= self._hurt:
-            level = self.limit + 1 if self._calm <= 0 and self.limit < self._bound else min(level, int(self._hurt) - 1)
-        if level > self.limit:
-            self._set(now, level)
+            level = min(self.limit - 1, int(DOWN * self.limit))
         else:
-            self._base = 0
-            self._begin_round(now)
+            level = min(self._bound, max(self.limit + 1, int(UP * self.limit)))
+            if level >= self._hurt:
+                level = min(self._bound, self.limit + 1) if self._calm <= 0 else min(level, int(self._hurt) - 1)
+            level = max(level, self.limit)
+        if level != self.limit:
+            self._base, self._base_latency_s = self.limit, latency_s
+        self._change(now, max(1, level))
 
     def _judge(self, now: float, base: int, latency_s: float) -> None:
         """Keep a trial's level, or go back to `base`."""
-        ratio = (self.limit / latency_s) / (base / self._base_latency_s)
-        if ratio >= (1.0 + WORTH * (self.limit / base - 1.0) if self.limit > base else FREE):
-            self._last_rest = 1
-            self._begin_round(now)
-            if self.limit >= self._hurt:
-                self._hurt, self._cost = math.inf, 0
-        else:
-            self._last_rest = min(LONGEST_REST, 2 * self._last_rest)
-            self._rest = self._last_rest
-            self._set(now, base)
+        brought = (self.limit / latency_s) / (base / self._base_latency_s)
+        if self.limit >= self._hurt:
+            self._hurt = math.inf  # it hurts no more
+            self._cost = 0
+        elif brought < (1.0 + WORTH * (self.limit / base - 1.0) if self.limit > base else FREE):
+            self._last_rest = self._rest = min(LONGEST_REST, 2 * self._last_rest)
+            self._change(now, base)
+            return
+        self._last_rest = 1
+        self._begin_round()
 
-    def _set(self, now: float, level: int) -> None:
-        self.limit = level
-        self._changed_at = now
-        self._begin_round(now)
+    def _change(self, now: float, level: int) -> None:
+        if level != self.limit:
+            self.limit = level
+            self._changed_at = now
+        self._begin_round()
 
-    def _begin_round(self, now: float) -> None:
+    def _begin_round(self) -> None:
+        self._round = self.limit if self._is_ramping else max(ROUND, 2 * self.limit)
         self._answers = 0
         self._binding = 0
+        self._overloads = 0
         self._latency_s = 0.0

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.benchmarks.flow.scenarios import Scenario
 
 OURS = "ingest"
-LANES = {OURS: Adaptive, "fixed 16": FixedConcurrency, "AIMD": Aimd, "ARC": Arc, "AWS": AwsAdaptive}
+LANES = {OURS: Adaptive, "fixed 20": FixedConcurrency, "AIMD": Aimd, "ARC": Arc, "AWS": AwsAdaptive}
 
 REFUSED = 0.01
 # Asked of one worker. Eight that start cold have had 20 onsets between them within seconds.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,8 @@ def chart(path: Path, title: str, runs: dict[str, Run]) -> None:
     lines = {name: _rates(run, step) for name, run in runs.items()}
     top = 1.6 * max(allowed)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"',
+        ' font-family="sans-serif" font-size="12">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
         f'<text x="{LEFT}" y="22" font-size="15">{title}: accepted a second</text>',
     ]
@@ -47,7 +49,7 @@ def chart(path: Path, title: str, runs: dict[str, Run]) -> None:
 
 def _rates(run: Run, step: float) -> list[float]:
     edges = [bisect_left(run.taken, nth * step) for nth in range(POINTS + 1)]
-    return [(after - before) / step for before, after in zip(edges, edges[1:], strict=False)]
+    return [(after - before) / step for before, after in itertools.pairwise(edges)]
 
 
 def _line(rates: list[float], end: float, top: float, colour: str, style: str) -> str:

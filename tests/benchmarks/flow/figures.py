@@ -78,9 +78,9 @@ def _refused(run: Run, since: float, until: float) -> float:
 def _within(spans: list[tuple[float, float]], since: float, until: float) -> float:
     total, covered = 0.0, since
     for begin, end in sorted(spans):
-        begin, end = max(begin, covered), min(end, until)
-        if end > begin:
-            total += end - begin
+        uncovered_s = min(end, until) - max(begin, covered)
+        if uncovered_s > 0.0:
+            total += uncovered_s
             covered = end
     return total
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from ingest.policy.quota import Quota
 
 BOUND = 64
-FIXED = 16
+FIXED = 20
+# No power of two: who sets a number does not know the limit, and must not hit the model with 16 places by luck.
 
 
 def is_throttle(status: int) -> bool:

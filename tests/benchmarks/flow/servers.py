@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import heapq
 import math
-import random
 from collections import deque
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ingest.policy.quota import Quota
+
+if TYPE_CHECKING:
+    import random
 
 
 class Verdict(NamedTuple):

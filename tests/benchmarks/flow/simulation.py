@@ -81,7 +81,7 @@ class Run:
     latency_s: float = 0.0
 
 
-def simulate(server: Server, lanes: Sequence[Lane], *, round_trip_s: float, duration_s: float, seed: int = 0) -> Run:  # noqa: C901 - one loop, one case an event
+def simulate(server: Server, lanes: Sequence[Lane], *, round_trip_s: float, duration_s: float, seed: int = 0) -> Run:
     """Let the workers work for so long."""
     uniform = random.Random(seed).random
     way_s, spread_s = round_trip_s / 2, JITTER * round_trip_s / 2
