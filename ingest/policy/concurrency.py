@@ -54,7 +54,7 @@ QUEUEING: Final = 1.3
 LONGEST_REST: Final = 32
 # Rounds between two trials.
 
-FEW: Final = 0.02
+FEW: Final = 0.015
 FEWEST: Final = 2
 # Overloads that are chance: so many, and this share of a round's answers. Random failures are rarer, a limit that is
 # passed refuses more within a few answers.

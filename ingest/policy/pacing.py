@@ -7,10 +7,10 @@ Knows neither the concurrency nor who waits; the pace itself is searched for in 
 - One signal: what was started before the lane knew of a refusal is the echo of it, whenever its answer comes, and
   teaches nothing more. A refusal of something started later is another onset.
 - After an onset the lane pauses: for `Retry-After` where it came, else for about two requests of its pace (a bucket has
-  a token again after one). Then it goes on at the new pace, unless there is none yet, or the last onset has shown that
-  this limit shuts for longer, or nothing at all was accepted since: then it is *shut*, and single probes ask when it
-  opens, each after half as long again as it has been shut (so a window's edge is overslept by a third of the time that
-  it was shut, at the first onset; later ones come close to the edge).
+  a token again after one). Then it goes on at the new pace, unless there is none yet, or nothing at all was accepted
+  since the last onset, or that one has shown that this limit shuts for longer than a pause: then it is *shut*, and
+  single probes ask when it opens, each after half as long again as it has been shut. So a window's edge is overslept by
+  a third of the time that it was shut; with the pace known, that is the last seconds of a window.
 - Rate-limit headers, where sent, bound the starts as well (`quota`).
 """
 
@@ -128,7 +128,7 @@ class Pacer:
         if not is_echo:
             self._refused_at = max(self._refused_at, started_at)
             if not is_probe:
-                self._begin_onset(now, is_told=retry_after_s is not None)
+                self._begin_onset(now, retry_after_s)
         if retry_after_s is not None:
             self._asked_s = max(self._asked_s, retry_after_s)
             self._pause(now + retry_after_s)
@@ -140,14 +140,15 @@ class Pacer:
             self._pause(now + pause_s * (0.75 + 0.5 * jitter))
         return max(0.0, self.paused_until - before)
 
-    def _begin_onset(self, now: float, *, is_told: bool) -> None:
+    def _begin_onset(self, now: float, retry_after_s: float | None) -> None:
         is_first = math.isinf(self._search.rate)
         has_taken = self._taken_at > self._onset_at
-        self._is_shut = is_told or is_first or self._shuts_long or not has_taken
+        self._is_shut = is_first or not has_taken or (self._shuts_long and retry_after_s is None)
         self._onset_at = now
         self._asked_s = 0.0
         if not self._is_shut:
-            self._search.reopened(now, onset_at=now, shut_at=None, pause_s=0.0)
+            pause_s = retry_after_s or 0.0
+            self._search.reopened(now + pause_s, onset_at=now, shut_at=None, pause_s=pause_s)
 
     def _pause(self, until: float) -> None:
         self.paused_until = max(self.paused_until, until)
