@@ -40,10 +40,10 @@ __all__ = ["Search"]
 BETA: Final = 0.97
 # Far enough below the last hurt to rest, near enough to lose under 1 % on average over a climb ((1 - BETA) / 4).
 
-RISE: Final = 0.03
+RISE: Final = 0.1
 # The curve's two arms mirror each other: at x = 2 it is as far above `hi` as it began below it.
 
-REQUESTS_PER_REFUSAL: Final = 200.0
+REQUESTS_PER_REFUSAL: Final = 230.0
 # The rest of the climb beyond K is free: together about one refusal in 200 requests, half of what is tolerable.
 
 CALM_PER_PAUSE: Final = 20.0
