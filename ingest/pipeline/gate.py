@@ -10,7 +10,7 @@ import math
 import random
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from ingest.api.answers import is_foreign, retry_after_s
@@ -136,6 +136,8 @@ class Gate:
         if started_at is None:
             started_at = now
         if quota is not None and not is_foreign:
+            if quota.reset_s > self._max_retry_after_s:  # as with a Retry-After: then ask whether it still holds
+                quota = replace(quota, reset_s=self._max_retry_after_s)
             self.pacer.told(now, quota, in_flight=self.in_flight - 1)
         match end:
             case None:

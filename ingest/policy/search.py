@@ -15,15 +15,17 @@ unbounded, until the first refusal. From there on, in requests a second, with `o
       pace = hi * (1 + RISE * (x - 1)^3)              for x > 1
 
   It is back near `hi` soon, lingers where it hurt, and only then looks beyond, first with care and then boldly: a limit
-  that has doubled is found in 4.2 K. A climb advances with the requests that the pace let start, not with the clock: an
+  that has doubled is found in 3.2 K. A climb advances with the requests that the pace let start, not with the clock: an
   idle hour, or a lane that something else slows down, proves nothing about the limit.
-- **K** is as long as makes up for what the last onset cost: `REQUESTS_PER_REFUSAL` for each request that was refused,
-  `CALM_PER_PAUSE` times the pause that the server asked for, and `SHORTEST_CLIMB_S`. So refusals stay under one in
-  `REQUESTS_PER_REFUSAL` whatever the rate, the distance and the kind of limit. It is counted in seconds where seconds
-  are longer, so that of several programs on one limit the faster one meets more refusals in the time in which each
-  regains the same share: their paces converge.
-- An onset after fewer than `SAMPLE` accepted requests measures nothing: the pace falls by `BACK_OFF` and what follows
-  is measured together with it. A limit that has halved is found after a few.
+- **K** makes up for what the last onset cost: `REQUESTS_PER_REFUSAL` for each request that was refused, so that
+  refusals stay under one in as many whatever the rate, the distance and the kind of limit; `CALM_PER_PAUSE` times the
+  pause that the server asked for; half of the time for which it was seen shut; and `SHORTEST_CLIMB_S`. It is shorter
+  while little is known: where lo and hi lie far apart, and after few requests at all.
+- An onset after fewer than `SAMPLE` accepted requests measures nothing: the pace falls by 3 %, by 6, 12 and 15 % at
+  those that follow, and all of it is measured together. A limit that has halved is found after a few.
+
+A server that refuses at random, at any pace, is taken for one with a lower limit than it has: at 0.5 % by a little, at
+several percent by much. Nothing in its answers tells the two apart but a pace at which it would hurt.
 
 AWS's adaptive mode and CUBIC itself fall to 0.7 of the pace at each refusal, because a queue has to drain; a rate limit
 has no queue, and 0.97 is as good. Vector's ARC moves a concurrency instead of a pace, which can't rest just under a
@@ -41,10 +43,11 @@ BETA: Final = 0.97
 # Far enough below the last hurt to rest, near enough to lose under 1 % on average over a climb ((1 - BETA) / 4).
 
 RISE: Final = 0.1
-# The curve's two arms mirror each other: at x = 2 it is as far above `hi` as it began below it.
+# A tenth above `hi` at x = 2. A third of that finds a raised limit too late, twice that passes a steady one too far:
+# 1 % of refusals instead of 0.6 where a window is shut for the rest of its minute.
 
 REQUESTS_PER_REFUSAL: Final = 230.0
-# The rest of the climb beyond K is free: together about one refusal in 200 requests, half of what is tolerable.
+# About one refusal in 200 requests in the end, half of what is tolerable: an onset's echoes count as well.
 
 CALM_PER_PAUSE: Final = 20.0
 # Pauses that were asked for take at most a twentieth of the time.

@@ -378,3 +378,38 @@ async def test_a_shut_lane_sends_nothing(model: Model, gates, metrics):
     with pytest.raises(Fatal):
         await GatedTransport(model, gates, recorder=metrics).exchange(call())
     assert model.log == []
+
+
+async def test_headers_that_say_that_nothing_is_left_hold_the_lane(gates, metrics):
+    class Api:
+        async def exchange(self, _call: Call) -> Answer:
+            headers = {"X-RateLimit-Limit": "60", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "86400"}
+            return Answer(status=200, headers=headers, body=b"{}")
+
+    await GatedTransport(Api(), gates, recorder=metrics).exchange(call())
+    assert FLOW.max_retry_after_s - 1.0 < gates[Lane.API].wait_s <= FLOW.max_retry_after_s
+    assert gates[Lane.STORAGE].wait_s == 0.0
+
+
+async def test_places_grow_while_all_are_taken_and_shrink_when_the_server_takes_no_more(metrics):
+    gate = Gate(Lane.API, replace(FLOW, concurrency=64), rate=None, recorder=metrics)
+    for started_at in [await gate.enter() for _ in range(gate.concurrency)]:
+        gate.leave(OK, started_at=started_at)
+    grown = gate.concurrency
+    assert grown > 4
+    for started_at in [await gate.enter() for _ in range(grown)][:4]:
+        gate.leave(Answer(status=503, headers={}), started_at=started_at)
+    assert gate.concurrency < grown
+    assert gate.pacer.rate == float("inf")
+
+
+async def test_what_was_under_way_at_a_refusal_is_its_echo(metrics):
+    gate = Gate(Lane.API, replace(FLOW, concurrency=64), rate=None, recorder=metrics)
+    starts = [await gate.enter() for _ in range(4)]
+    gate.leave(Answer(status=429, headers={}), started_at=starts[0])
+    until_first = gate.pacer.paused_until
+    await anyio.sleep(gate.wait_s + 0.01)
+    for started_at in starts[1:]:
+        gate.leave(Answer(status=429, headers={}), started_at=started_at)
+    assert gate.pacer.paused_until == until_first
+    assert gate.wait_s == 0.0
