@@ -73,6 +73,9 @@ HASTE: Final = 0.2
 SAMPLE: Final = 64
 # Accepted requests that make a measurement: one more or less is then 6 %, and the next one is finer.
 
+COSTLY_SAMPLE: Final = 4
+# Where each onset costs a pause that is worth more than a sample, a rough measurement is better than another onset.
+
 BACK_OFF: Final = 0.85
 # After an onset that is too early to measure: from twice the limit to the limit in five.
 
@@ -149,7 +152,8 @@ class Search:
         self._idle_s += pause_s if pause_s <= ROUNDING_S else 0.0
         if is_first and not self._accepted:
             return
-        if is_first or self._accepted >= SAMPLE:
+        is_costly = self._idle_s > 0.0 and self.rate * ROUNDING_S > SAMPLE
+        if is_first or self._accepted >= (COSTLY_SAMPLE if is_costly else SAMPLE):
             low, high = self._measured(now, onset_at, shut_at)
             self._high = max(2.0 * MIN_RATE, min(self.rate, DOUBT * high))
             if not is_first and not self._idle_s:
@@ -199,7 +203,7 @@ class Search:
             CALM_PER_SHUT * self._shut_s,
         )
         climb_s *= max(HASTE, min(1.0, NARROW * self._high / (self._high - self._low)))
-        climb_s = min(climb_s, FAITH * self._trusted / self._high)
+        climb_s = min(climb_s, max(FAITH * self._trusted / self._high, FAITH * min(self._pause_s, ROUNDING_S)))
         x = self._climbed_s / climb_s
         if x <= 1.0:
             self.rate = self._high - (self._high - self._low) * (1.0 - x) ** 3
