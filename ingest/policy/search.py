@@ -19,7 +19,7 @@ unbounded, until the first refusal. From there on, in requests a second, with `o
   idle hour, or a lane that something else slows down, proves nothing about the limit.
 - **K** makes up for what the last onset cost: `REQUESTS_PER_REFUSAL` for each request that was refused, so that
   refusals stay under one in as many whatever the rate, the distance and the kind of limit; `CALM_PER_PAUSE` times the
-  pause that the server asked for; half of the time for which it was seen shut; and `SHORTEST_CLIMB_S`. It is shorter
+  pause that the server asked for; most of the time for which it was seen shut; and `SHORTEST_CLIMB_S`. It is shorter
   while little is known: where lo and hi lie far apart, and after few requests at all.
 - An onset after fewer than `SAMPLE` accepted requests measures nothing: the pace falls by 3 %, by 6, 12 and 15 % at
   those that follow, and all of it is measured together. A limit that has halved is found after a few.
@@ -52,9 +52,9 @@ REQUESTS_PER_REFUSAL: Final = 230.0
 CALM_PER_PAUSE: Final = 20.0
 # Pauses that were asked for take at most a twentieth of the time.
 
-CALM_PER_SHUT: Final = 0.5
-FADING: Final = 0.97
-# Of the longest time that the limit was seen shut, which fades by a tenth with each onset: a limit that counts a whole
+CALM_PER_SHUT: Final = 0.8
+FADING: Final = 0.985
+# Of the longest time that the limit was seen shut, which fades a little with each onset: a limit that counts a whole
 # minute must be met with a pace that is steady over a good part of it. A sliding window repeats what it was given.
 
 ROUNDING_S: Final = 1.0
@@ -71,7 +71,7 @@ HASTE: Final = 0.2
 # Where `lo` and `hi` lie further apart than a tenth, the limit is not known yet: the climb is shorter, down to a fifth.
 
 SAMPLE: Final = 64
-# Accepted requests that make a measurement: one more or less is then 6 %, and the next one is finer.
+# Accepted requests that make a measurement: one more or less is then 1.6 %, half of what BETA steps back by.
 
 COSTLY_SAMPLE: Final = 4
 # Where each onset costs a pause that is worth more than a sample, a rough measurement is better than another onset.
@@ -84,7 +84,7 @@ MIN_RATE: Final = 0.01
 
 STRETCH: Final = 16
 STRETCH_S: Final = 0.5
-# The latest stretch is at least so long (as in the AWS SDKs' measured rate), and holds SAMPLE requests.
+# The latest stretch holds so many requests and is at least so long (as what the AWS SDKs measure a rate by).
 
 DOUBT: Final = 1.1
 # A pace that the requests never reached, by more than what counting them can be off, can't have hurt.
