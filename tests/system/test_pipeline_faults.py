@@ -114,7 +114,6 @@ EVERYTHING: tuple[Fault, ...] = (
 def _short_outages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ingest.policy.breaker.PROBE_BASE_S", 0.01)
     monkeypatch.setattr("ingest.policy.breaker.PROBE_CAP_S", 0.05)
-    monkeypatch.setattr("ingest.policy.pacing.FIRST_PAUSE_S", 0.02)
 
 
 def picture(number: int) -> bytes:
