@@ -64,7 +64,9 @@ SHORTEST_CLIMB_S: Final = 4.0
 # Faster ups and downs than this tell of noise.
 
 FAITH: Final = 2.0
+TOLD_FAITH: Final = 1.0
 # A climb is at most so many times the requests that the limit has been known for: first guesses are tested soon.
+# After a pause that was told, sooner: a guess that was too low costs more than another pause.
 
 NARROW: Final = 0.1
 HASTE: Final = 0.2
@@ -203,7 +205,8 @@ class Search:
             CALM_PER_SHUT * self._shut_s,
         )
         climb_s *= max(HASTE, min(1.0, NARROW * self._high / (self._high - self._low)))
-        climb_s = min(climb_s, max(FAITH * self._trusted / self._high, FAITH * min(self._pause_s, ROUNDING_S)))
+        faith = TOLD_FAITH if self._pause_s > 0.0 else FAITH
+        climb_s = min(climb_s, max(faith * self._trusted / self._high, FAITH * min(self._pause_s, ROUNDING_S)))
         x = self._climbed_s / climb_s
         if x <= 1.0:
             self.rate = self._high - (self._high - self._low) * (1.0 - x) ** 3
