@@ -11,6 +11,8 @@ Knows neither the concurrency nor who waits; the pace itself is searched for in 
   since the last onset, or that one has shown that this limit shuts for longer than a pause: then it is *shut*, and
   single probes ask when it opens, each after half as long again as it has been shut. So a window's edge is overslept by
   a third of the time that it was shut; with the pace known, that is the last seconds of a window.
+- A refusal that comes by chance, as far as `chance` can tell, pauses the lane as well, but is no onset of a limit: the
+  search hears nothing of it. No refusal is chance where the server tells what is left, or names more than a second.
 - Rate-limit headers, where sent, bound the starts as well (`quota`).
 """
 
@@ -19,7 +21,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from ingest.policy.quota import Reserve
+from ingest.policy.chance import Chance
+from ingest.policy.quota import ROUNDING_S, Reserve
 from ingest.policy.search import Search
 
 if TYPE_CHECKING:
@@ -58,6 +61,7 @@ class Pacer:
     def __init__(self, *, bound: float | None) -> None:
         self._bound = math.inf if bound is None else bound
         self._search = Search()
+        self._chance = Chance()
         self._reserve = Reserve()
         self._has_quota = False
         self.paused_until = -math.inf
@@ -71,6 +75,9 @@ class Pacer:
         self._refused_at = -math.inf  # the latest start that was refused and no echo
         self._taken_at = -math.inf  # the latest start that was accepted
         self._asked_s = 0.0
+        self._paused_s = 0.0  # in all
+        self._excused_s = 0.0  # since the last onset, if that is excused
+        self._is_excused = False  # the last onset came by chance, as far as is known
 
     @property
     def rate(self) -> float:
@@ -101,18 +108,14 @@ class Pacer:
     def accepted(self, now: float, *, started_at: float) -> None:
         """An answer came that was no refusal."""
         self._search.accepted(now)
+        self._chance.accepted()
         self._round_trip_s += SMOOTHING * (now - started_at - self._round_trip_s)
         self._taken_at = max(self._taken_at, started_at)
         if self._is_shut and started_at > self._onset_at:
             self._is_shut = False
             self._probe_at = -math.inf
             self._shuts_long = self._refused_at > self._onset_at
-            self._search.reopened(
-                now,
-                onset_at=self._onset_at,
-                shut_at=self._refused_at if self._shuts_long else None,
-                pause_s=self._asked_s,
-            )
+            self._learn(now, shut_at=self._refused_at if self._shuts_long else None)
 
     def told(self, now: float, quota: Quota, *, in_flight: int) -> None:
         """An answer said what is left; `in_flight` requests are still unanswered."""
@@ -124,31 +127,65 @@ class Pacer:
         before = max(now, self.paused_until)
         is_echo = started_at <= self._onset_at
         is_probe = self._is_shut and not is_echo
-        self._search.refused(is_onset=not is_echo and not is_probe)
+        is_onset = not is_echo and not is_probe
+        is_serious = self._chance.refused() or self._is_meant(retry_after_s or 0.0)
         if not is_echo:
             self._refused_at = max(self._refused_at, started_at)
-            if not is_probe:
-                self._begin_onset(now, retry_after_s)
+        is_late = is_serious and self._is_excused and not is_onset  # an echo gives away that it was no chance
+        if is_late or (is_serious and is_onset):
+            if is_onset:
+                self._search.paused(self._excused_s)
+            self._excused_s = 0.0
+            self._search.refused(is_onset=True)
+            self._begin_onset(now, retry_after_s)
+        elif is_onset:
+            self._search.paused(self._excused_s)
+            self._excused_s = 0.0
+            self._is_excused = True
+            self._onset_at = now
+            self._asked_s = 0.0
+        elif not self._is_excused:
+            self._search.refused(is_onset=False)
         if retry_after_s is not None:
             self._asked_s = max(self._asked_s, retry_after_s)
             self._pause(now + retry_after_s)
         elif is_probe:
             pause_s = min(LONGEST_PAUSE_S, max(PAUSE_GROWTH * (now - self._onset_at), SHORTEST_PAUSE_S))
             self._pause(now + pause_s * (0.75 + 0.5 * jitter))
-        elif not is_echo:
-            pause_s = min(1.0, max(SHORTEST_PAUSE_S, PAUSE_REQUESTS / self._search.rate))
+        elif not is_echo or is_late:
+            shortest_s = 0.0 if self._is_excused else SHORTEST_PAUSE_S
+            pause_s = min(1.0, max(shortest_s, PAUSE_REQUESTS / self._search.rate))
             self._pause(now + pause_s * (0.75 + 0.5 * jitter))
-        return max(0.0, self.paused_until - before)
+        added_s = max(0.0, self.paused_until - before)
+        self._paused_s += added_s
+        if self._is_excused:
+            self._excused_s += added_s
+        return added_s
+
+    def _is_meant(self, asked_s: float) -> bool:
+        """Whether the server itself tells of a limit: of what is left, or of a time to come."""
+        return self._has_quota or asked_s > ROUNDING_S
 
     def _begin_onset(self, now: float, retry_after_s: float | None) -> None:
         is_first = math.isinf(self._search.rate)
         has_taken = self._taken_at > self._onset_at
         self._is_shut = is_first or not has_taken or (self._shuts_long and retry_after_s is None)
+        self._is_excused = False
         self._onset_at = now
         self._asked_s = 0.0
         if not self._is_shut:
-            pause_s = retry_after_s or 0.0
-            self._search.reopened(now + pause_s, onset_at=now, shut_at=None, pause_s=pause_s)
+            self._asked_s = retry_after_s or 0.0
+            self._learn(now + self._asked_s, shut_at=None)
+
+    def _learn(self, now: float, *, shut_at: float | None) -> None:
+        pace = self._search.rate
+        self._search.reopened(now, onset_at=self._onset_at, shut_at=shut_at, pause_s=self._asked_s)
+        if math.isinf(pace):
+            pace = self._search.rate
+        is_limit = shut_at is not None or self._is_meant(self._asked_s)
+        top = self._chance.learned(now - self._paused_s, pace, is_limit=is_limit)
+        if top is not None:
+            self._search.restored(top)
 
     def _pause(self, until: float) -> None:
         self.paused_until = max(self.paused_until, until)

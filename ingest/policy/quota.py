@@ -17,7 +17,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["Quota", "Reserve"]
+__all__ = ["ROUNDING_S", "Quota", "Reserve"]
 
 TAIL: Final = 0.5
 # Before, a short job may have its requests at once; from there on, nobody who shares the quota finds it suddenly empty.

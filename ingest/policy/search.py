@@ -24,8 +24,8 @@ unbounded, until the first refusal. From there on, in requests a second, with `o
 - An onset after fewer than `SAMPLE` accepted requests measures nothing: the pace falls by 3 %, by 6, 12 and 15 % at
   those that follow, and all of it is measured together. A limit that has halved is found after a few.
 
-A server that refuses at random, at any pace, is taken for one with a lower limit than it has: at 0.5 % by a little, at
-several percent by much. Nothing in its answers tells the two apart but a pace at which it would hurt.
+A server that also refuses at random, at any pace, would be taken for one with a lower and lower limit: what comes by
+chance is kept from the search, and a pace that was lowered in vain is given back (`chance`).
 
 AWS's adaptive mode and CUBIC itself fall to 0.7 of the pace at each refusal, because a queue has to drain; a rate limit
 has no queue, and 0.97 is as good. Vector's ARC moves a concurrency instead of a pace, which can't rest just under a
@@ -169,6 +169,22 @@ class Search:
             self._high = max(2.0 * MIN_RATE, self.rate)
             self._low = max(MIN_RATE, (1.0 - step) * self._high)
         self._climbed_s = 0.0
+        self._draw()
+
+    def paused(self, pause_s: float) -> None:
+        """The lane pauses for a refusal that came by chance: that time tells nothing of the limit."""
+        if self._since is not None:
+            self._since += pause_s
+            self._stretches = [(at + pause_s, count) for at, count in self._stretches]
+
+    def restored(self, pace: float) -> None:
+        """The pace was lowered in vain: go back to that one, and look beyond."""
+        self._high = pace
+        self._low = BETA * pace
+        self._cost = 1
+        self._pause_s = self._shut_s = 0.0
+        self._early = 0
+        self._climbed_s = max(SHORTEST_CLIMB_S, REQUESTS_PER_REFUSAL / pace)
         self._draw()
 
     def _measured(self, now: float, onset_at: float, shut_at: float | None) -> tuple[float, float]:

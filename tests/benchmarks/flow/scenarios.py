@@ -6,8 +6,8 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.benchmarks.flow.servers import AtOnce, FixedWindow, Headers, Knee, SlidingWindow, TokenBucket
-from tests.benchmarks.flow.simulation import simulate
+from tests.benchmarks.flow.servers import AtOnce, FixedWindow, Headers, Knee, SlidingWindow, TokenBucket, Unlimited
+from tests.benchmarks.flow.simulation import JITTER, simulate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +20,11 @@ RATE = 50.0
 PLACES = 16
 BUSY_S = 1.0
 MOVES = ((300.0, RATE / 2), (600.0, RATE))
+
+NEAR_S, FAR_S = 0.02, 0.3
+QUICK_S = 0.01
+CALLER_PLACES = 64
+# Of one worker, as many as `lanes` gives it: all that an unlimited server is bounded by.
 
 NONE = Headers()
 ALL = Headers(retry_after=True, quota=True)
@@ -35,6 +40,8 @@ class Model:
     has_headers: bool = True
     goodput: float | None = 0.97
     # What is asked of one worker; None: as near as an oracle comes that knows the limit and never learns.
+    refused: float = 0.01
+    # The most that is tolerated of one worker. Eight that start cold have had 20 onsets between them within seconds.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,10 +137,31 @@ MODELS = (
     ),
 )
 
-SCENARIOS = tuple(
-    Scenario(model=model, headers=headers, round_trip_s=round_trip_s, workers=workers)
-    for model in MODELS
-    for headers in ((NONE, ALL) if model.has_headers else (NONE,))
-    for round_trip_s in (0.02, 0.3)
-    for workers in (1, 8)
+
+def _chance(share: float, retry_after_s: float | None) -> Model:
+    said = "" if retry_after_s is None else f" {retry_after_s:g} s"
+    rate = CALLER_PLACES / (NEAR_S * (1.0 + JITTER / 2) + QUICK_S)
+    return Model(
+        name=f"{100 * share:.0f} % of 429{said}",
+        make=lambda headers, dice: Unlimited(
+            headers, dice, busy_s=QUICK_S, rate=rate, refusing=share, retry_after_s=retry_after_s
+        ),
+        duration_s=100.0,
+        has_headers=False,
+        goodput=0.9 if share <= 0.01 else 0.5,
+        refused=2 * share,
+    )
+
+
+BY_CHANCE = tuple(_chance(share, retry_after_s) for share in (0.01, 0.05) for retry_after_s in (None, 0.1, 1.0))
+
+SCENARIOS = (
+    *(
+        Scenario(model=model, headers=headers, round_trip_s=round_trip_s, workers=workers)
+        for model in MODELS
+        for headers in ((NONE, ALL) if model.has_headers else (NONE,))
+        for round_trip_s in (NEAR_S, FAR_S)
+        for workers in (1, 8)
+    ),
+    *(Scenario(model=model, headers=NONE, round_trip_s=NEAR_S, workers=1) for model in BY_CHANCE),
 )

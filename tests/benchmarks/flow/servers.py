@@ -201,3 +201,31 @@ class Knee(Server):
 
     def allowed(self, since: float, until: float) -> float:
         return (until - since) * len(self._free_at) / self.busy_s
+
+
+class Unlimited(Server):
+    """Takes whatever comes, but refuses a share of it by chance; `rate` is what its callers can bring at most."""
+
+    def __init__(
+        self,
+        headers: Headers,
+        dice: random.Random,
+        *,
+        busy_s: float,
+        rate: float,
+        refusing: float,
+        retry_after_s: float | None,
+    ) -> None:
+        super().__init__(headers, dice)
+        self.busy_s = busy_s
+        self._rate = rate
+        self._refusing = refusing
+        self._retry_after_s = retry_after_s
+
+    def arrive(self, now: float) -> Verdict:
+        if self.dice.random() < self._refusing:
+            return Verdict(429, 0.0, self._retry_after_s)
+        return Verdict(200, self.busy_s)
+
+    def allowed(self, since: float, until: float) -> float:
+        return self._rate * (1.0 - self._refusing) * (until - since)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ingest.policy.chance import FEW
 from ingest.policy.pacing import LONGEST_PAUSE_S, SHORTEST_PAUSE_S, SLACK_S, Pacer, is_refusal
 from ingest.policy.quota import Quota
 
@@ -28,6 +29,12 @@ def refuse(pacer: Pacer, now: float, *, started_at: float | None = None, retry_a
     return pacer.refused(
         now, started_at=now if started_at is None else started_at, retry_after_s=retry_after_s, jitter=0.5
     )
+
+
+def refuse_burst(pacer: Pacer, now: float, *, started_at: float = 0.0) -> None:
+    """So many at once that nobody takes them for chance."""
+    for _ in range(math.ceil(FEW)):
+        refuse(pacer, now, started_at=started_at)
 
 
 def against_bucket(pacer: Pacer, *, rate: float, burst: int, until: float, round_trip_s: float = 0.02) -> list[float]:
@@ -153,7 +160,7 @@ def test_the_echoes_of_one_burst_are_one_signal_however_late_they_come(echoes: l
     for nth in range(50):
         pacer.started(nth / 10)
         pacer.accepted(nth / 10 + 0.3, started_at=nth / 10)
-    refuse(pacer, 5.3, started_at=5.0)
+    refuse_burst(pacer, 5.3, started_at=5.0)
     until = pacer.paused_until
     for late_s, earlier_s in echoes:
         assert refuse(pacer, 5.3 + late_s, started_at=5.3 - earlier_s) == 0.0
@@ -163,7 +170,7 @@ def test_the_echoes_of_one_burst_are_one_signal_however_late_they_come(echoes: l
 def test_a_first_refusal_lets_single_probes_out_less_and_less_often() -> None:
     pacer = Pacer(bound=None)
     pacer.started(0.0)
-    refuse(pacer, 0.02, started_at=0.0)
+    refuse_burst(pacer, 0.02)
     assert pacer.wait_s(0.02) == pytest.approx(SHORTEST_PAUSE_S)
     gaps, before = [], 0.02
     for _ in range(25):
@@ -177,10 +184,31 @@ def test_a_first_refusal_lets_single_probes_out_less_and_less_often() -> None:
     assert sum(gaps[:14]) < 60.0 < sum(gaps)  # a minute is asked for a dozen times
 
 
+@pytest.mark.parametrize(
+    ("retry_after_s", "has_quota", "is_limited"),
+    [(None, False, False), (1.0, False, False), (5.0, False, True), (None, True, True)],
+)
+def test_a_lone_refusal_is_no_limit_unless_the_server_tells_of_one(
+    retry_after_s: float | None, has_quota: bool, is_limited: bool
+) -> None:
+    pacer = Pacer(bound=None)
+    for nth in range(50):
+        pacer.started(nth / 10)
+        pacer.accepted(nth / 10 + 0.02, started_at=nth / 10)
+    if has_quota:
+        pacer.told(5.0, Quota(remaining=50, reset_s=30.0, limit=100), in_flight=0)
+    pacer.started(5.0)
+    refuse(pacer, 5.02, started_at=5.0, retry_after_s=retry_after_s)
+    assert pacer.wait_s(5.02) >= (retry_after_s or 0.0) - 1e-9
+    at = started(pacer, 5.02)
+    pacer.accepted(at + 0.02, started_at=at)
+    assert (pacer.rate < math.inf) is is_limited
+
+
 def test_an_unanswered_probe_is_followed_by_another() -> None:
     pacer = Pacer(bound=None)
     pacer.started(0.0)
-    refuse(pacer, 0.3, started_at=0.0)
+    refuse_burst(pacer, 0.3)
     at = started(pacer, 0.3)
     assert SHORTEST_PAUSE_S <= pacer.wait_s(at) < 1.0
 
