@@ -158,7 +158,8 @@ class Retrying:
             raise error
         self.retries += 1
         self._recorder.retry(operation, _reason(error))
-        delay_s = self._delay_s(error, failures)
+        gate = self._gates[operation.lane]
+        delay_s = self._delay_s(error, failures, gate)
         log.debug(
             "attempt.failed",
             operation=operation.value,
@@ -166,7 +167,6 @@ class Retrying:
             delay_s=round(delay_s, 3),
             failures=failures,
         )
-        gate = self._gates[operation.lane]
         gate.backing_off += 1
         try:
             await self._sleep(delay_s)
@@ -182,8 +182,8 @@ class Retrying:
                 await self._sleep(wait_s)
             budget.retried(now)
 
-    def _delay_s(self, error: Retryable, failures: int) -> float:
-        if is_refusal(error):
+    def _delay_s(self, error: Retryable, failures: int, gate: Gate) -> float:
+        if is_refusal(error) and (error.retry_after_s is not None or gate.wait_s > 0.0):
             return 0.0  # the lane is paused, not this one request: the gate waits for all
         return backoff_s(
             failures,
