@@ -27,9 +27,8 @@ from ingest.journal.commit import GroupCommit
 from ingest.journal.lock import WriterLock
 from ingest.journal.sqlite import SqliteJournal
 from ingest.model import Outcome
-from ingest.pipeline import deliver
+from ingest.pipeline import deliver, settle
 from ingest.pipeline.run import Pipeline
-from ingest.sources.base import Delivery
 
 if TYPE_CHECKING:
     import sqlite3
@@ -43,7 +42,7 @@ CALLS: Final[dict[str, tuple[Any, str]]] = {
     "add": (PacksClient, "add_image"),
     "read": (PacksClient, "scan_pack"),
     "delete": (PacksClient, "delete_image"),
-    "acknowledge": (Delivery, "acknowledge"),
+    "acknowledge": (settle, "acknowledge"),
     "drain": (Pipeline, "_drain"),
 }
 

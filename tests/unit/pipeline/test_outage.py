@@ -87,7 +87,7 @@ async def test_requests_fall_to_single_probes_and_work_resumes_within_the_limits
 
             # What was under way as it opened may end at any time, and well; then a probe comes alone, half a span after
             # the last.
-            await until(lambda: gates[Lane.API].breaker.is_open and not model.open[Lane.API])
+            await until(lambda: gates[Lane.API].breaker.is_open and not gates[Lane.API].in_flight)
             model.most[Lane.API] = 0
             model.came[Lane.API].clear()
             await until(lambda: len(model.came[Lane.API]) >= 12)
