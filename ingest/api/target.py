@@ -48,9 +48,8 @@ def is_sendable(url: str) -> bool:
 def _is_place(scheme: str, place: str) -> bool:
     parts = urlsplit(f"{scheme}://{place}")
     (parts.hostname or "").encode("idna")  # labels of at most 63 characters, or the resolver fails in its own way
-    return (
-        scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    )  # asking raises for one out of range
+    # Asking for a port that is out of range raises.
+    return scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
 
 
 def checked(base_url: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import msgspec
 
 from ingest.model import ContentType, FileStamp, Fingerprint, JobId, Locator, Outcome, PackId, RunId
+from ingest.policy.copies import own_urls
 from ingest.policy.lifecycle import State
 
 if TYPE_CHECKING:
@@ -65,6 +66,16 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     reason: str | None = None
     detail: str | None = None
     settled_at: float | None = None
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Every name that its image may have in its pack."""
+        return tuple(url for url in (self.url, self.answered_url) if url is not None)
+
+    @property
+    def own_urls(self) -> tuple[str, ...]:
+        """Those of them that are no other job's."""
+        return own_urls(minted=self.url, answered=self.answered_url)
 
     @property
     def inspection(self) -> Inspection | None:

@@ -9,8 +9,6 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ingest.policy.copies import is_copy
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence, Set
 
@@ -37,8 +35,9 @@ class Names:
         """Take the names of one job."""
         if record.url is not None:
             self._wanted.add(record.url)
-        if record.answered_url is not None:
-            (self._own if _is_own(record) else self._foreign).add(record.answered_url)
+        own = record.own_urls
+        self._own.update(url for url in own if url != record.url)
+        self._foreign.update(url for url in record.urls if url not in own)
         self.condemned.update(record.condemned)
 
     def close(self) -> Set[str]:
@@ -52,21 +51,11 @@ class Names:
 
     def of(self, record: Record) -> Iterator[str]:
         """The urls that are this job's own."""
-        if record.url is not None:
-            yield record.url
-        answered = record.answered_url
-        if answered is not None and answered in self._own and _is_own(record):
-            yield answered
+        return (url for url in record.own_urls if url == record.url or url in self._own)
 
     def foreign(self, record: Record) -> str | None:
         """A url that the job was answered with, and that does not say whose image it is."""
         return record.answered_url if record.answered_url in self._foreign else None
-
-
-def _is_own(record: Record) -> bool:
-    """Whether the job's add was answered with a url that can be nobody else's."""
-    answered = record.answered_url
-    return answered is not None and is_copy(answered, minted=record.url, answered=answered)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ingest.journal.records import MISSED
-from ingest.policy.copies import is_copy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
     from ingest.journal.records import Record
     from ingest.model import JobId
@@ -52,14 +51,10 @@ class Debts:
         self.audits[audit.record.job_id] = replace(audit, since=time.monotonic())
 
 
-def names_of(record: Record) -> Iterator[str]:
+def names_of(record: Record) -> Sequence[str]:
     """The urls under which a lookup finds the job.
 
     What was missed although the pack holds the url that its add was answered with is not there: that image is another
     job's, unless the url is this job's alone.
     """
-    if record.url is not None:
-        yield record.url
-    answered = record.answered_url
-    if answered is not None and (record.reason != MISSED or is_copy(answered, minted=record.url, answered=answered)):
-        yield answered
+    return record.own_urls if record.reason == MISSED else record.urls

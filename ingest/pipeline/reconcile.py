@@ -25,7 +25,7 @@ from ingest.pipeline.packs import PACK_GONE, Sight
 from ingest.pipeline.pulse import Pulse
 from ingest.pipeline.retry import Once
 from ingest.pipeline.stop import Stopped
-from ingest.policy.copies import is_copy, surplus
+from ingest.policy.copies import surplus
 from ingest.policy.retry import backoff_s
 
 if TYPE_CHECKING:
@@ -166,8 +166,7 @@ class Reconciler:
         wanted = {
             url
             for record in (*(work.record for work, _ in parked.values()), *(audit.record for audit in audits.values()))
-            for url in (record.url, record.answered_url)
-            if url is not None
+            for url in record.urls
         }
         try:
             scan = await self._retrying(lambda: self._client.scan_pack(pack_id, wanted), attempts=Once())
@@ -269,12 +268,7 @@ class Reconciler:
         if work is not None and work.is_absent:
             debts.put_off(owed)  # its next add is about to be sent, and owes an audit of its own
             return
-        names = {
-            url
-            for url in (record.url, record.answered_url)
-            if url is not None and is_copy(url, minted=record.url, answered=record.answered_url)
-        }
-        listed = sorted(place for name in names for place in places.get(name, ()))
+        listed = sorted(place for url in set(record.own_urls) for place in places.get(url, ()))
         copies = dict.fromkeys(image_id for _, image_id in listed)  # one that is listed twice is one image
         kept = [image_id for image_id in copies if image_id not in record.condemned]
         count = surplus(len(kept), adds_sent=record.adds_sent, condemned=len(record.condemned))

@@ -5,6 +5,7 @@ Changes nothing, in packs or journal.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import anyio
@@ -15,7 +16,7 @@ from ingest.pipeline.packs import Sight
 from ingest.pipeline.retry import Few
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from ingest.api.client import PacksClient
     from ingest.api.messages import PackScan
@@ -24,6 +25,17 @@ if TYPE_CHECKING:
     from ingest.pipeline.retry import Retrying
 
 __all__ = ["View"]
+
+
+@contextlib.contextmanager
+def _ending() -> Iterator[None]:
+    """A request that comes to nothing ends the command."""
+    try:
+        yield
+    except Fatal as error:
+        raise refusal(error) from error
+    except Retryable as error:
+        raise GaveUp(str(error), code=error.reason, hint="Run the same command again.") from error
 
 
 class View:
@@ -42,11 +54,8 @@ class View:
     async def scan(self, pack_id: PackId, wanted: Collection[str]) -> PackScan | None:
         """See `PackView.scan`."""
         try:
-            return await self._retrying(lambda: self._client.scan_pack(pack_id, wanted), attempts=Few())
-        except Fatal as error:
-            raise refusal(error) from error
-        except Retryable as error:
-            raise GaveUp(str(error), code=error.reason, hint="Run the same command again.") from error
+            with _ending():
+                return await self._retrying(lambda: self._client.scan_pack(pack_id, wanted), attempts=Few())
         except Rejected as error:
             if not await self._is_in_sight(pack_id):
                 return None
@@ -59,12 +68,8 @@ class View:
 
     async def _is_in_sight(self, pack_id: PackId) -> bool:
         try:
-            with anyio.fail_after(self._give_up_after_s):  # it asks until it is answered
+            with _ending(), anyio.fail_after(self._give_up_after_s):  # it asks until it is answered
                 return await self._packs.sight(pack_id) is Sight.SEEN
-        except Retryable as error:
-            raise GaveUp(str(error), code=error.reason, hint="Run the same command again.") from error
-        except Fatal as error:
-            raise refusal(error) from error
         except TimeoutError as error:
             raise GaveUp(
                 f"Whether the pack {pack_id} is gone can't be found out: the API does not answer.",

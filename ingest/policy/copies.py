@@ -10,7 +10,7 @@ from typing import Final
 
 from ingest.policy.spelling import canonical
 
-__all__ = ["is_copy", "surplus"]
+__all__ = ["is_copy", "own_urls", "surplus"]
 
 TELLING_CHARS: Final = 6
 # A shorter file name says nothing of whose image it is: it may well be minted again in another folder.
@@ -26,6 +26,13 @@ def is_copy(url: str, *, minted: str | None, answered: str | None) -> bool:
     if minted is None or url == minted:
         return url == minted
     return url == answered and (_holds(url, minted.rpartition("/")[2]) or canonical(url) == canonical(minted))
+
+
+def own_urls(*, minted: str | None, answered: str | None) -> tuple[str, ...]:
+    """The names of a job's image that are no other job's: an image of the pack with one of them is a copy of it."""
+    return tuple(
+        url for url in (minted, answered) if url is not None and is_copy(url, minted=minted, answered=answered)
+    )
 
 
 def _holds(url: str, name: str) -> bool:
