@@ -9,7 +9,7 @@ from ingest.policy.concurrency import Concurrency
 from ingest.policy.pacing import Pacer, is_refusal
 
 if TYPE_CHECKING:
-    from ingest.policy.quota import Quota
+    from tests.benchmarks.flow.servers import Verdict
 
 
 class Adaptive:
@@ -26,19 +26,11 @@ class Adaptive:
     def limit(self) -> int:
         return self.concurrency.limit
 
-    def ended(
-        self,
-        now: float,
-        *,
-        started_at: float,
-        status: int,
-        retry_after_s: float | None,
-        quota: Quota | None,
-        in_flight: int,
-    ) -> float:
+    def ended(self, now: float, verdict: Verdict, *, started_at: float, in_flight: int) -> float:
         """See `Lane.ended`."""
-        if quota is not None:
-            self.pacer.told(now, quota, in_flight=in_flight - 1)
+        status, retry_after_s = verdict.status, verdict.retry_after_s
+        if verdict.quota is not None:
+            self.pacer.told(now, verdict.quota, in_flight=in_flight - 1)
         if is_refusal(status, retry_after_s):
             self.pacer.refused(now, started_at=started_at, retry_after_s=retry_after_s, jitter=self._jitter())
         elif status == 503:

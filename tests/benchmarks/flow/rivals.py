@@ -11,7 +11,7 @@ import random
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ingest.policy.quota import Quota
+    from tests.benchmarks.flow.servers import Verdict
 
 BOUND = 64
 FIXED = 20
@@ -35,15 +35,15 @@ class Sleeping:
         attempt = heapq.heappop(self._due)[1] if self._due and self._due[0][0] <= now + 1e-9 else 0
         self._attempts.setdefault(now, []).append(attempt)
 
-    def asleep_s(self, now: float, started_at: float, retry_after_s: float | None, *, is_throttled: bool) -> float:
+    def asleep_s(self, now: float, started_at: float, verdict: Verdict) -> float:
         attempts = self._attempts[started_at]
         attempt = attempts.pop()
         if not attempts:
             del self._attempts[started_at]
-        if not is_throttled:
+        if not is_throttle(verdict.status):
             return 0.0
         span_s = self.random() * min(self._cap_s, self._base_s * 2.0 ** min(attempt, 30))
-        span_s = span_s if retry_after_s is None else max(retry_after_s, span_s)
+        span_s = max(verdict.retry_after_s or 0.0, span_s)
         heapq.heappush(self._due, (now + span_s, attempt + 1))
         return span_s
 
@@ -58,17 +58,8 @@ class FixedConcurrency(Sleeping):
     def wait_s(self, now: float) -> float:
         return 0.0
 
-    def ended(
-        self,
-        now: float,
-        *,
-        started_at: float,
-        status: int,
-        retry_after_s: float | None,
-        quota: Quota | None,
-        in_flight: int,
-    ) -> float:
-        return self.asleep_s(now, started_at, retry_after_s, is_throttled=is_throttle(status))
+    def ended(self, now: float, verdict: Verdict, *, started_at: float, in_flight: int) -> float:
+        return self.asleep_s(now, started_at, verdict)
 
 
 class Aimd(Sleeping):
@@ -87,23 +78,14 @@ class Aimd(Sleeping):
     def wait_s(self, now: float) -> float:
         return 0.0
 
-    def ended(
-        self,
-        now: float,
-        *,
-        started_at: float,
-        status: int,
-        retry_after_s: float | None,
-        quota: Quota | None,
-        in_flight: int,
-    ) -> float:
-        if not is_throttle(status):
+    def ended(self, now: float, verdict: Verdict, *, started_at: float, in_flight: int) -> float:
+        if not is_throttle(verdict.status):
             if in_flight >= self.limit:
                 self._places = min(BOUND, self._places + 1.0 / self._places)
         elif started_at >= self._cut_at:
             self._places = max(1.0, self._places / 2.0)
             self._cut_at = now
-        return self.asleep_s(now, started_at, retry_after_s, is_throttled=is_throttle(status))
+        return self.asleep_s(now, started_at, verdict)
 
 
 class Arc:
@@ -130,19 +112,10 @@ class Arc:
     def started(self, now: float) -> None:
         pass
 
-    def ended(
-        self,
-        now: float,
-        *,
-        started_at: float,
-        status: int,
-        retry_after_s: float | None,
-        quota: Quota | None,
-        in_flight: int,
-    ) -> float:
+    def ended(self, now: float, verdict: Verdict, *, started_at: float, in_flight: int) -> float:
         rtt_s = now - started_at
         self._reached |= in_flight >= self.limit
-        if is_throttle(status):
+        if is_throttle(verdict.status):
             self._had_pressure = True
         else:
             self._current_s = rtt_s if not self._count else 0.4 * rtt_s + 0.6 * self._current_s
@@ -206,22 +179,13 @@ class AwsAdaptive(Sleeping):
             self._refill(now)
             self._tokens -= 1.0
 
-    def ended(
-        self,
-        now: float,
-        *,
-        started_at: float,
-        status: int,
-        retry_after_s: float | None,
-        quota: Quota | None,
-        in_flight: int,
-    ) -> float:
+    def ended(self, now: float, verdict: Verdict, *, started_at: float, in_flight: int) -> float:
         self._count += 1
         slot = math.floor(now * 2.0) / 2.0
         if slot > self._slot:
             self._measured = self.SMOOTH * self._count / (slot - self._slot) + (1.0 - self.SMOOTH) * self._measured
             self._slot, self._count = slot, 0
-        if is_throttle(status):
+        if is_throttle(verdict.status):
             rate = min(self._measured, self._rate) if self._is_enabled else self._measured
             self._last_max = rate
             self._window_s = (rate * (1.0 - self.BETA) / self.SCALE) ** (1.0 / 3.0)
@@ -236,7 +200,7 @@ class AwsAdaptive(Sleeping):
             self._rate = max(min(wanted, 2.0 * self._measured), self.MIN_RATE)
             self._capacity = max(self._rate, 1.0)
             self._tokens = min(self._tokens, self._capacity)
-        return self.asleep_s(now, started_at, retry_after_s, is_throttled=is_throttle(status))
+        return self.asleep_s(now, started_at, verdict)
 
 
 class Constant:
@@ -253,5 +217,5 @@ class Constant:
     def started(self, now: float) -> None:
         self._next_at = max(self._next_at, now) + 1.0 / self._rate
 
-    def ended(self, now: float, **_said: object) -> float:
+    def ended(self, now: float, verdict: Verdict, *, started_at: float, in_flight: int) -> float:
         return 0.0

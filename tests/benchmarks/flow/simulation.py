@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ingest.policy.quota import Quota
-    from tests.benchmarks.flow.servers import Server
+    from tests.benchmarks.flow.servers import Server, Verdict
 
 WAKE, ARRIVE, DEPART, ANSWER, FREE = range(5)
 
@@ -42,16 +41,7 @@ class Lane(Protocol):
         """A request starts."""
         ...
 
-    def ended(
-        self,
-        now: float,
-        *,
-        started_at: float,
-        status: int,
-        retry_after_s: float | None,
-        quota: Quota | None,
-        in_flight: int,
-    ) -> float:
+    def ended(self, now: float, verdict: Verdict, *, started_at: float, in_flight: int) -> float:
         """An answer came; `in_flight` counts its request. How long its place stays taken, asleep."""
         ...
 
@@ -123,14 +113,7 @@ def simulate(server: Server, lanes: Sequence[Lane], *, round_trip_s: float, dura
                 continue
             case 3:  # ANSWER
                 run.latency_s += now - started_at
-                asleep_s = lane.ended(
-                    now,
-                    started_at=started_at,
-                    status=verdict.status,
-                    retry_after_s=verdict.retry_after_s,
-                    quota=verdict.quota,
-                    in_flight=worker.in_flight,
-                )
+                asleep_s = lane.ended(now, verdict, started_at=started_at, in_flight=worker.in_flight)
                 if verdict.retry_after_s is not None and lane.wait_s(now) >= verdict.retry_after_s - RESOLUTION_S:
                     worker.told_off.append((now, now + verdict.retry_after_s))
                 if asleep_s > 0.0:
