@@ -269,7 +269,11 @@ def test_first_signal_finishes_what_is_in_hand(
     folder = pictures(40)
     sandbox.fail({"operation": "put", "kind": "slow", "delay_s": 0.5})
     run = ("run", folder, "--pack", "P", "--create-pack", "--concurrency", "2", "--metrics-port", "0", "--json")
-    with ingest.start(*run) as running:
+
+    def heed() -> None:
+        signal.signal(number, signal.SIG_DFL)  # the suite itself may run under `nohup`
+
+    with ingest.start(*run, preexec_fn=heed) as running:
         running.wait_for_line("metrics.served")
         wait_for_requests(sandbox, "put")
         running.signal(number)
