@@ -230,6 +230,7 @@ def _pipeline(
         deliveries=metrics,
         key_id=lambda: connection.credentials.public_id,
         ready=workers.give,
+        uncut=stop.uncut,
     )
     deliver = Deliver(
         settings,

@@ -172,6 +172,8 @@ def check_put(call: Call, answer: Answer) -> None:
     is_success = 200 <= answer.status < 300
     if is_success and _is_html(answer):
         raise unreadable(call, answer, "an HTML page, which no storage sends")
+    if is_success and _is_foreign_to_storage(answer):
+        raise unreadable(call, answer, "a body and no ETag, which no storage sends")
     if is_success and b"<Error>" not in head:
         return
     if 300 <= answer.status < 400:
@@ -258,6 +260,15 @@ def is_foreign(call: Call, answer: Answer) -> bool:
         return _is_html(answer)
     is_streamed = call.sink is not None and answer.status == 200
     return not is_streamed and answer.body.lstrip()[:1] != b"{"
+
+
+def _is_foreign_to_storage(answer: Answer) -> bool:
+    """Whether a success is somebody else's: a PUT is answered with an `ETag`, and with nothing or XML beside it.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html#API_PutObject_ResponseSyntax
+    """
+    body = answer.body.strip()
+    return bool(body) and "ETag" not in answer.headers and not body.startswith(b"<")
 
 
 def _is_html(answer: Answer) -> bool:

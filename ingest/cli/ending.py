@@ -119,7 +119,7 @@ def _write_traceback(problem: BaseException) -> None:
     from ingest.observe.scrub import Scrubber  # noqa: PLC0415 - for bugs only
 
     text = "".join(traceback.format_exception(problem))
-    sys.stderr.write(output.printable_lines(Scrubber(configuration.secrets()).text(text)).rstrip() + "\n")
+    output.aside(Scrubber(configuration.secrets()).text(text).rstrip())
 
 
 def _wants_summary(arguments: Sequence[str]) -> bool:

@@ -25,7 +25,8 @@ T = TypeVar("T")
 
 def run(main: Coroutine[None, None, T]) -> T:
     """Run a command's coroutine to its end."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    # A signal may come before it is begun, or the loop made: nobody is told of a coroutine that was never awaited.
+    with contextlib.closing(main), asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(main)
 
 

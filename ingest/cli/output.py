@@ -10,19 +10,32 @@ import contextlib
 import errno
 import json
 import os
+import stat
 import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import typer
 
-from ingest.errors import UsageError
+from ingest.errors import MachineError, UsageError
 from ingest.observe.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-__all__ = ["confirm", "flush", "is_terminal", "json_line", "line", "message", "prepare", "table", "when"]
+__all__ = [
+    "Drawn",
+    "aside",
+    "confirm",
+    "flush",
+    "is_terminal",
+    "json_line",
+    "line",
+    "message",
+    "prepare",
+    "table",
+    "when",
+]
 
 LAST_STANDARD_DESCRIPTOR: Final = 2
 
@@ -63,15 +76,14 @@ def json_line(content: Mapping[str, Any]) -> None:
 
 def message(text: str, hint: str = "") -> None:
     """A line or two for a person, on stderr."""
-    lines = [f"ingest: {text}", *(f"  {part}" for part in hint.splitlines())]
+    aside("\n".join([f"ingest: {text}", *(f"  {part}" for part in hint.splitlines())]))
+
+
+def aside(text: str) -> None:
+    """Whole lines on stderr, which nobody may read."""
     with _nobody_reads(sys.stderr):
-        sys.stderr.write("".join(f"{printable_lines(part)}\n" for part in lines))
+        sys.stderr.write("".join(f"{printable(part)}\n" for part in text.split("\n")))
         sys.stderr.flush()
-
-
-def printable_lines(text: str) -> str:
-    """`printable`, but for line ends."""
-    return "\n".join(map(printable, text.split("\n")))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -112,6 +124,27 @@ def confirm(question: str, *, is_confirmed: bool) -> None:
     typer.confirm(question, abort=True, err=True)
 
 
+class Drawn:
+    """stderr for who draws on it: once nobody looks, what is drawn goes nowhere."""
+
+    def __init__(self) -> None:
+        self._stream = sys.stderr
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write, or lose, all of it."""
+        with _nobody_reads(self._stream):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Let what was written be seen."""
+        with _nobody_reads(self._stream):
+            self._stream.flush()
+
+
 def flush() -> None:
     """Write what is left of the result."""
     with _nobody_reads(sys.stdout):
@@ -120,14 +153,19 @@ def flush() -> None:
 
 @contextlib.contextmanager
 def _nobody_reads(stream: TextIO) -> Iterator[None]:
-    is_terminal = stream.isatty()  # asked beforehand: one that was closed is none any more
     try:
         yield
     except OSError as error:
+        # Not `isatty`: a terminal that was closed is none any more.
+        is_device = stat.S_ISCHR(os.fstat(stream.fileno()).st_mode)
         # The rest, and what the interpreter flushes at its end, goes where it disturbs nobody.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
-        is_gone = isinstance(error, BrokenPipeError) or (error.errno == errno.EIO and is_terminal)
+        is_gone = isinstance(error, BrokenPipeError) or (error.errno == errno.EIO and is_device)
         if stream is not sys.stderr and not is_gone:
-            raise  # a result that could not be written, to a full disk
+            raise MachineError(
+                f"The result can't be written to stdout: {error.strerror}.",
+                code="machine",
+                hint="Make room where stdout leads, and ask again; what is in the journal is safe.",
+            ) from error

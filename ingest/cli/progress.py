@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TextIO, cast
 
 import anyio
 from rich.console import Console, Group
@@ -80,7 +80,9 @@ class Display(Protocol):
 
 def chosen() -> Display:
     """The display for this process's stderr."""
-    return Terminal(Console(stderr=True)) if output.is_terminal(sys.stderr) else Lines()
+    if not output.is_terminal(sys.stderr):
+        return Lines()
+    return Terminal(Console(file=cast("TextIO", output.Drawn())))
 
 
 class Terminal:

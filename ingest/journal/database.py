@@ -273,8 +273,8 @@ def translated(error: Exception, path: Path) -> StopError:
         )
     if isinstance(error, FileGone):
         return MachineError(
-            f"The journal {path} was deleted or replaced while it was in use, or its -wal file was, or that was cut "
-            "short: nothing more is sent, and what this run has sent since then is in no journal.",
+            f"The journal {path} was deleted, replaced or cut short while it was in use, or its -wal file was: nothing "
+            "more is sent, and what this run has sent since then is in no journal.",
             code="journal_gone",
             hint="Put the files back and run again; without them, a new journal knows nothing of what was added.",
         )

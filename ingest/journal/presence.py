@@ -27,11 +27,12 @@ class FileGone(Exception):
 
 
 class _Seen(NamedTuple):
-    """A file as it was: which one, and for the log how long it was and how it began."""
+    """Both files as they were: which ones, how long, and how the log began."""
 
     file: tuple[int, int]
+    file_bytes: int
     log: tuple[int, int]
-    size_bytes: int
+    log_bytes: int
     header: bytes
 
 
@@ -64,12 +65,14 @@ class Presence:
             os.close(descriptor)
 
     def before(self) -> None:
-        """Before a commit: raise `FileGone` where the log has become shorter and was not begun anew.
+        """Before a commit: raise `FileGone` where a file has become shorter, but for a log that was begun anew.
 
-        Another program that brings the whole log into the file may empty it. One `stat`: microseconds, beside a commit.
+        Another program that brings the whole log into the file may empty it. Two `stat`: microseconds, beside a commit.
         """
-        size_bytes = _status(self._log).st_size
-        if 0 < size_bytes < self._seen.size_bytes and self._header() == self._seen.header[:size_bytes]:
+        if _status(self._file).st_size < self._seen.file_bytes:  # SQLite shortens none without a `VACUUM`
+            raise FileGone
+        log_bytes = _status(self._log).st_size
+        if 0 < log_bytes < self._seen.log_bytes and self._header() == self._seen.header[:log_bytes]:
             raise FileGone
 
     def after(self) -> None:
@@ -84,7 +87,7 @@ class Presence:
         # Emptied by somebody and then written to, it begins with a hole.
         if header and not header.startswith(MAGIC):
             raise FileGone
-        return _Seen((file.st_dev, file.st_ino), (log.st_dev, log.st_ino), log.st_size, header)
+        return _Seen((file.st_dev, file.st_ino), file.st_size, (log.st_dev, log.st_ino), log.st_size, header)
 
     def _header(self) -> bytes:
         return os.pread(self._descriptor, HEADER_BYTES, 0)

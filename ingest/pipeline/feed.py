@@ -24,7 +24,7 @@ from ingest.sources.selection import file_name, sendable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Set
-    from contextlib import AbstractAsyncContextManager
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from ingest.journal.base import Journal, JournalRecall
     from ingest.journal.records import Admission, Record
@@ -60,6 +60,7 @@ class Feed:
         deliveries: DeliveryRecorder,
         key_id: Callable[[], str],
         ready: Callable[[Work], Awaitable[None]],
+        uncut: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._settings = settings
         self._run_id = run_id
@@ -73,6 +74,7 @@ class Feed:
         self._deliveries = deliveries
         self._key_id = key_id
         self._ready = ready
+        self._uncut = uncut
         self._claimed = 0
         self._suspects: deque[Work] = deque()  # bounded by the open jobs
 
@@ -124,11 +126,14 @@ class Feed:
         for work in self._open:
             self._name(work, Naming(Delivery(job=_job_of(work.record)), "other"))
         last = JobId(0)
-        while records := await self._journal.resume(self._run_id, after=last, limit=self._room(RESUME_BATCH)):
-            last = records[-1].job_id
-            await self._hand_out(
-                [self._claim(record, Naming(Delivery(job=_job_of(record)), "other")) for record in records]
-            )
+        while True:
+            with self._uncut():
+                records = await self._journal.resume(self._run_id, after=last, limit=self._room(RESUME_BATCH))
+                claimed = [self._claim(record, Naming(Delivery(job=_job_of(record)), "other")) for record in records]
+            if not claimed:
+                return
+            last = claimed[-1].record.job_id
+            await self._hand_out(claimed)
             if self.is_full:
                 return
             await self._room_to_admit()
@@ -144,13 +149,14 @@ class Feed:
             await self._room_to_admit()
             batch = list(itertools.islice(unnamed, self._room(len(unnamed))))
             candidates = [await self._candidate(naming.delivery) for naming in batch]
-            admissions = await self._journal.admit(self._run_id, candidates)
-            # All are the run's before the first is handed out, which may take as long as the job before it.
             claimed: list[Work] = []
-            for naming, candidate, admission in zip(batch, candidates, admissions, strict=True):
-                if (work := await self._take(naming, candidate, admission)) is not None:
-                    claimed.append(work)
-                unnamed.popleft()
+            with self._uncut():  # what the journal has admitted, the run counts
+                admissions = await self._journal.admit(self._run_id, candidates)
+                # All are the run's before the first is handed out, which may take as long as the job before it.
+                for naming, candidate, admission in zip(batch, candidates, admissions, strict=True):
+                    if (work := await self._take(naming, candidate, admission)) is not None:
+                        claimed.append(work)
+                    unnamed.popleft()
             await self._hand_out(claimed)
 
     async def _hand_out(self, claimed: Sequence[Work]) -> None:

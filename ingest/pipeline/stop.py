@@ -47,6 +47,7 @@ class Stop:
     def __init__(self) -> None:
         self._reasons: list[StopError | _Interrupted] = []
         self._scopes: list[anyio.CancelScope] = []
+        self._uncut = 0
         self.requested = anyio.Event()
         self.hurried = anyio.Event()
 
@@ -105,11 +106,25 @@ class Stop:
             finally:
                 self._scopes.remove(scope)
 
+    @contextlib.contextmanager
+    def uncut(self) -> Iterator[None]:
+        """Within `interrupts`: let this block come to its end first. A second signal does not wait for it."""
+        self._uncut += 1
+        try:
+            yield
+        finally:
+            self._uncut -= 1
+            self._cut()
+
     def _add(self, reason: StopError | _Interrupted) -> None:
         self._reasons.append(reason)
         self.requested.set()
-        for scope in self._scopes:
-            scope.cancel()
+        self._cut()
+
+    def _cut(self) -> None:
+        if self.is_requested and (not self._uncut or self.hurried.is_set()):
+            for scope in self._scopes:
+                scope.cancel()
 
     def _first(self) -> StopError | _Interrupted | None:
         def rank(reason: StopError | _Interrupted) -> int:

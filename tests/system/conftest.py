@@ -142,15 +142,9 @@ class CommandLine:
 
     @contextmanager
     def start(self, *args: str | Path, env: Mapping[str, str] | None = None, **options: Any) -> Iterator[Started]:
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         process = subprocess.Popen(
-            self._command(args),
-            env=self.environment(env),
-            cwd=self.home,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            **options,
+            self._command(args), env=self.environment(env), cwd=self.home, text=True, **{**streams, **options}
         )
         # A test that fails must not wait for its command; `with` closes the pipes.
         guard = threading.Timer(LONG_S, process.kill)

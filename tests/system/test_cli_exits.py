@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
 import signal
 import socket
 import sqlite3
+import termios
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +17,7 @@ import pytest
 from ingest.cli.ending import Signalled, tell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from .conftest import CommandLine, Finished, Served
@@ -306,6 +308,35 @@ def test_a_hangup_that_nohup_has_ignored_ends_nothing(
 
     assert done.code == 0, done
     assert done.json["added"] == 6
+
+
+@pytest.mark.parametrize("streams", [("stdout", "stderr"), ("stderr",), ("stdout",)], ids="+".join)
+def test_a_terminal_that_is_closed_ends_a_run_as_a_hangup_does(
+    ingest: CommandLine, sandbox: Served, pictures: Callable[..., Path], tmp_path: Path, streams: Sequence[str]
+) -> None:
+    folder = pictures(40)
+    sandbox.fail({"operation": "put", "kind": "slow", "delay_s": 0.3})
+    ours, theirs = os.openpty()
+
+    def own_terminal() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    run = ("run", folder, "--pack", "P", "--create-pack", "--concurrency", "2")
+    with (tmp_path / "elsewhere").open("w") as elsewhere:
+        shown = {name: theirs if name in streams else elsewhere for name in ("stdout", "stderr")}
+        of_terminal = {"stdin": theirs, **shown, "start_new_session": True, "preexec_fn": own_terminal}
+        with ingest.start(*run, env={"TERM": "xterm"}, **of_terminal) as running:
+            os.close(theirs)
+            wait_for_requests(sandbox, "put")
+            os.close(ours)
+            code = running.process.wait()
+
+    assert code == 128 + signal.SIGHUP
+    assert "Traceback" not in (tmp_path / "elsewhere").read_text()
+    sandbox.fail()
+    assert ingest("run", folder, "--pack", "P").code == 0
+    assert len(set(sandbox.urls("P"))) == len(sandbox.urls("P")) == 40
 
 
 def test_second_signal_stops_at_once(ingest: CommandLine, sandbox: Served, pictures: Callable[..., Path]) -> None:

@@ -280,6 +280,7 @@ def test_storage(
         (200, b"", {"Content-Type": "text/html"}),
         (201, b"<PostResponse><Location>x</Location></PostResponse>", {"Content-Type": "application/xml"}),
         (204, b"", {}),
+        (200, b'{"stored": true}', {"Content-Type": "application/json", "etag": '"5d41"'}),
     ],
 )
 def test_storage_took_it(status: int, body: bytes, headers: dict[str, str]) -> None:
@@ -289,6 +290,13 @@ def test_storage_took_it(status: int, body: bytes, headers: dict[str, str]) -> N
 def test_a_page_by_its_content_type_is_no_success() -> None:
     page = answer(200, b"Please log in to this network", {"Content-Type": "text/html; charset=utf-8"})
     assert error_of(put, page).failure is RequestFailure.UNREADABLE
+
+
+@pytest.mark.parametrize("body", [b'{"ok": false, "code": 500}', b'{"ok": true}', b"busy", b"\x00"])
+def test_what_is_not_the_storages_word_is_no_success(body: bytes) -> None:
+    error = error_of(put, answer(200, body))
+    assert isinstance(error, Retryable)
+    assert error.failure is RequestFailure.UNREADABLE
 
 
 @pytest.mark.parametrize(

@@ -320,6 +320,15 @@ class TestUnderARun:
             assert (raised.value.exit_code, raised.value.code) == (74, "journal_gone")
         await is_refused(path)
 
+    async def test_the_file_itself_cut_short(self, path: Path, tmp_path: Path) -> None:
+        await add(path, *(f"{number}.jpg" for number in range(MANY)))  # it is in the file by now, and not in the log
+        async with SqliteJournal.open(path, TARGET) as journal:
+            await journal.begin(RUN, key_id="key-1", pid=1)
+            os.truncate(path, 4096)
+            with pytest.raises(MachineError, match="cut short") as raised:
+                await job_in(journal, State.ADDED, "b.jpg")
+            assert (raised.value.exit_code, raised.value.code) == (74, "journal_gone")
+
     async def test_emptied(self, path: Path) -> None:
         async with SqliteJournal.open(path, TARGET) as journal:
             await journal.begin(RUN, key_id="key-1", pid=1)

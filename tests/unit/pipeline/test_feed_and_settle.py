@@ -252,7 +252,9 @@ async def test_as_many_rejections_as_allowed_stop_the_run(system, model, tmp_pat
     assert number <= summary.rejected < 60
 
 
-async def test_cancelled_while_it_admits_the_next_run_continues(system, model, tmp_path):
+@pytest.mark.parametrize(("signals", "counted"), [(1, 30), (2, 0)], ids=["the first waits", "the second does not"])
+async def test_stopped_while_it_admits_the_next_run_continues(system, model, tmp_path, signals, counted):
+    """What the journal has admitted the run counts, unless it must end at once."""
     paths = pictures(tmp_path, 30)
     admitted = system.journal.admit
     asked, go = anyio.Event(), anyio.Event()
@@ -272,8 +274,11 @@ async def test_cancelled_while_it_admits_the_next_run_continues(system, model, t
 
         tasks.start_soon(run)
         await asked.wait()
-        system.stop.signalled(signal.SIGINT)
-    assert (done[0].exit_code, done[0].discovered) == (130, 0)
+        for _ in range(signals):
+            system.stop.signalled(signal.SIGINT)
+        await anyio.wait_all_tasks_blocked()
+        go.set()
+    assert (done[0].exit_code, done[0].discovered, done[0].pending) == (130, counted, counted)
     assert {record.state for record in system.journal.records()} == {State.PENDING}
     system.journal.admit = admitted
     assert (await system.run(ListSource(named(*paths)))).added == 30

@@ -91,6 +91,28 @@ async def test_a_block_is_interrupted_wherever_it_waits():
     assert left == ["block"]
 
 
+@pytest.mark.parametrize("signals", [1, 2])
+async def test_what_is_not_to_be_cut_ends_first_unless_it_is_hurried(signals):
+    stop, left = Stop(), []
+    go = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+
+        async def block() -> None:
+            with stop.interrupts():
+                with stop.uncut():
+                    await go.wait()
+                    left.append("uncut")
+                await anyio.sleep_forever()
+
+        tasks.start_soon(block)
+        await anyio.wait_all_tasks_blocked()
+        for _ in range(signals):
+            stop.signalled(signal.SIGTERM)
+        await anyio.wait_all_tasks_blocked()
+        go.set()
+    assert left == (["uncut"] if signals == 1 else [])
+
+
 async def test_a_block_begun_after_the_stop_is_interrupted_at_its_first_wait():
     stop = Stop()
     stop.because(REASONS[0][0])
