@@ -101,7 +101,7 @@ def test_a_journal_that_is_lost_under_a_run_ends_it(
 
     assert done.code == done.json["exit_code"] == 74, done
     assert done.json["error"]["code"] == "journal_gone"
-    assert "was deleted or replaced while it was in use" in told(done)
+    assert "was deleted, replaced or cut short while it was in use" in told(done)
     # Two may have been at their add, with their urls recorded; nothing is added whose url was not.
     assert len(sandbox.urls("P")) <= added + 2
     if lose is move:  # what is put back is as good as before
