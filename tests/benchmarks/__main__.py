@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks [throughput latency bytes second memory]`: what the program costs, as tables.
+"""`python -m tests.benchmarks [throughput parts latency bytes second memory]`: what the program costs, as tables.
 
 Runs from the repository's root with the `test` extra installed, on Linux, with nginx, its echo module, wrk and curl;
 talks to nobody but a local nginx that it starts. All of it takes some twenty minutes and 3 GB of disk; without names,
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from ingest.journal.database import TEMPORARY_FILE_SYSTEMS, file_system
 from tests.benchmarks.bounds import memory, second_run
 from tests.benchmarks.latency import latency
+from tests.benchmarks.parts import parts
 from tests.benchmarks.server import Missing
 from tests.benchmarks.sizes import sizes
 from tests.benchmarks.throughput import throughput
@@ -30,15 +31,16 @@ if TYPE_CHECKING:
 
     from tests.benchmarks.table import Result
 
-PARTS = ("throughput", "latency", "bytes", "second", "memory")
+PARTS = ("throughput", "parts", "latency", "bytes", "second", "memory")
 
 
 def main() -> int:
     """The benchmarks that were named, one after another; returns the exit code."""
     args = _arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or nginx would outlive this process
-    parts: dict[str, Callable[[Path], Result]] = {
+    benchmarks: dict[str, Callable[[Path], Result]] = {
         "throughput": lambda folder: throughput(folder, pairs=args.pairs, jobs=args.jobs),
+        "parts": lambda folder: parts(folder, rounds=args.pairs, jobs=args.jobs),
         "latency": lambda folder: latency(folder, pairs=args.pairs, jobs=args.jobs),
         "bytes": lambda folder: sizes(folder, pairs=args.pairs),
         "second": lambda folder: second_run(folder, jobs=args.journaled // 10, pairs=args.pairs),
@@ -50,7 +52,7 @@ def main() -> int:
         if (kind := file_system(folder)) in TEMPORARY_FILE_SYSTEMS:
             print(f"{folder} lies on a {kind}, where a commit costs nothing: see --folder", file=sys.stderr)
         try:
-            result = parts[name](folder)
+            result = benchmarks[name](folder)
         except Missing as error:
             print(error, file=sys.stderr)
             return 2

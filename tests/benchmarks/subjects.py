@@ -56,10 +56,7 @@ class Bench:
         self, sources: Sequence[Path], base_url: str, *, journal: Path | None = None, options: Sequence[str] = ()
     ) -> Usage:
         """`ingest run` with everything on; with a fresh journal unless one is given."""
-        if journal is None:
-            journal = self.folder / "journal.db"
-            for ending in ("", "-wal", "-shm", ".lock"):
-                journal.with_name(journal.name + ending).unlink(missing_ok=True)
+        journal = journal or self._fresh_journal()
         command = [
             *(sys.executable, "-m", "ingest", "run", *map(str, sources), "--pack", PACK, "--json"),
             *("--journal", str(journal), "--metrics-port", str(free_port())),
@@ -67,6 +64,15 @@ class Bench:
         ]
         environment = self._environment() | {"GENVIRAL_API_KEY": KEY, "GENVIRAL_BASE_URL": base_url}
         return child(command, environment=environment, log=self.folder / "program.log")
+
+    def layer(self, layer: str, source: Path, base_url: str) -> Usage:
+        """One of `layers`, and what lies below it."""
+        command = [
+            *(sys.executable, "-m", "tests.benchmarks.layers", layer, str(source), base_url),
+            *("--key", KEY, "--pack", PACK),
+            *(("--journal", str(self._fresh_journal())) if layer == "journal" else ()),
+        ]
+        return child(command, environment=self._environment(), log=self.folder / "layer.log")
 
     def bare(self, source: Path, base_url: str, *, concurrency: int = 64) -> Usage:
         """The bare loop."""
@@ -104,6 +110,12 @@ class Bench:
         if found is None or "Non-2xx" in told or "Socket errors" in told:
             raise RuntimeError(f"wrk says:\n{told}")
         return float(found[1]) / 3
+
+    def _fresh_journal(self) -> Path:
+        journal = self.folder / "journal.db"
+        for ending in ("", "-wal", "-shm", ".lock"):
+            journal.with_name(journal.name + ending).unlink(missing_ok=True)
+        return journal
 
     def _environment(self) -> Mapping[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("INGEST_", "GENVIRAL_"))}
