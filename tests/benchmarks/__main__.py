@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks [throughput parts latency bytes second memory]`: what the program costs, as tables.
+"""`python -m tests.benchmarks [PART...]`: what the program costs, as tables. See `--help` for the parts.
 
 Runs from the repository's root with the `test` extra installed, on Linux, with nginx, its echo module, wrk and curl;
 talks to nobody but a local nginx that it starts. All of it takes some twenty minutes and 3 GB of disk; without names,
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from ingest.journal.database import TEMPORARY_FILE_SYSTEMS, file_system
 from tests.benchmarks.bounds import memory, second_run
 from tests.benchmarks.latency import latency
+from tests.benchmarks.limited import limited
 from tests.benchmarks.parts import parts
 from tests.benchmarks.server import Missing
 from tests.benchmarks.sizes import sizes
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from tests.benchmarks.table import Result
 
-PARTS = ("throughput", "parts", "latency", "bytes", "second", "memory")
+PARTS = ("throughput", "parts", "limited", "latency", "bytes", "second", "memory")
 
 
 def main() -> int:
@@ -41,6 +42,7 @@ def main() -> int:
     benchmarks: dict[str, Callable[[Path], Result]] = {
         "throughput": lambda folder: throughput(folder, pairs=args.pairs, jobs=args.jobs),
         "parts": lambda folder: parts(folder, rounds=args.pairs, jobs=args.jobs),
+        "limited": lambda folder: limited(folder, jobs=args.limited),
         "latency": lambda folder: latency(folder, pairs=args.pairs, jobs=args.jobs),
         "bytes": lambda folder: sizes(folder, pairs=args.pairs),
         "second": lambda folder: second_run(folder, jobs=args.journaled // 10, pairs=args.pairs),
@@ -70,6 +72,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("part", nargs="*", metavar="PART", help=f"one of {', '.join(PARTS)}; all without any")
     parser.add_argument("--pairs", type=int, default=9, help="pairs of runs, in alternating order")
     parser.add_argument("--jobs", type=int, default=6000, help="files of 20 KB")
+    parser.add_argument("--limited", type=int, default=5000, help="images against a limit of 100 requests a second")
     parser.add_argument("--journaled", type=int, default=1_000_000, help="jobs in the large journal")
     parser.add_argument("--folder", type=Path, help="where to work: a local disk")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
