@@ -36,6 +36,7 @@ from ingest.pipeline.gate import Gate, GatedTransport
 from ingest.pipeline.guard import Guard
 from ingest.pipeline.packs import Packs
 from ingest.pipeline.reconcile import Reconciler
+from ingest.pipeline.refuse import Refuser
 from ingest.pipeline.retry import Few, Retrying
 from ingest.pipeline.run import Pipeline, new_run_id
 from ingest.pipeline.scope import Scope
@@ -47,6 +48,8 @@ from ingest.pipeline.view import View
 from ingest.pipeline.work import OpenJobs, Tally
 from ingest.pipeline.workers import Workers
 from ingest.sources.directory import DirectorySource, FileSource
+from ingest.sources.manifest import STDIN, ManifestSource, StdinSource, is_manifest
+from ingest.sources.shard import sharded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
     from ingest.pipeline.settle import Settlement
     from ingest.settings import Settings
     from ingest.sources.base import Source
+    from ingest.sources.shard import Shard
 
     T = TypeVar("T")
 
@@ -181,7 +185,7 @@ def _pipeline(
     client, retrying, traffic = connection.client, connection.retrying, connection.transport.traffic
     workers = Workers(settings.flow.concurrency, stop)
     tally, open_jobs, twins = Tally(metrics), OpenJobs(settings.run.max_open_jobs), Twins()
-    packs = _packs(settings, connection, stop)
+    packs, max_rejected = _packs(settings, connection, stop), MaxRejected(settings.run.max_rejected, stop)
     settler = Settler(
         journal,
         open_jobs,
@@ -191,7 +195,7 @@ def _pipeline(
         deliveries=metrics,
         key_id=lambda: connection.credentials.public_id,
         again=workers.give_back,
-        on_settled=_told(on_settled, MaxRejected(settings.run.max_rejected, stop)),
+        on_settled=_told(on_settled, max_rejected),
     )
     reconciler = Reconciler(
         settings.flow,
@@ -222,6 +226,7 @@ def _pipeline(
         run_id=account.run_id,
         journal=journal,
         recall=journal,
+        refuser=Refuser(journal, run_id=account.run_id, tally=tally, deliveries=metrics, on_news=max_rejected.settled),
         packs=packs,
         open_jobs=open_jobs,
         tally=tally,
@@ -323,9 +328,23 @@ def _told(on_settled: Callable[[Settlement], None] | None, max_rejected: MaxReje
     return tell
 
 
-def source_of(named: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Source:
-    """The source that an argument of the command line names: a directory or a file."""
+def source_of(
+    named: str, *, include: Sequence[str] = (), exclude: Sequence[str] = (), shard: Shard | None = None
+) -> Source:
+    """The source that an argument of the command line names: a directory, a manifest, a file, or `-` for stdin.
+
+    `include` and `exclude` are for directories; `shard` takes a part of it, whatever it is.
+    """
+    source = _whole(named, include, exclude)
+    return source if shard is None else sharded(source, shard)
+
+
+def _whole(named: str, include: Sequence[str], exclude: Sequence[str]) -> Source:
     path = Path(named)
+    if named == STDIN:
+        return StdinSource()
+    if is_manifest(named) and not path.is_dir():
+        return ManifestSource(named)
     if path.exists() and not path.is_dir():
         return FileSource(named)
     return DirectorySource(named, include=include, exclude=exclude, sniff=looks_like_image)

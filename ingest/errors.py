@@ -16,6 +16,7 @@ does I/O or decides anything.
     └── StopError               the run ends, with this exit code
         ├── TooManyRejected     1: look why so many are rejected
         ├── UsageError          2: change the command or its settings
+        │   ├── PackUnusable    2: name another pack
         │   ├── JournalNewer    2: use a newer version of the program
         │   └── JournalCorrupt  2: the file is no journal
         ├── Refused             3: the API refuses this key, plan or tier
@@ -45,6 +46,7 @@ __all__ = [
     "JournalInUse",
     "JournalNewer",
     "MachineError",
+    "PackUnusable",
     "Refused",
     "Rejected",
     "RequestError",
@@ -187,6 +189,12 @@ class UsageError(StopError):
     """Wrong usage or settings; no image was sent."""
 
     exit_code = 2
+
+
+class PackUnusable(UsageError):
+    """No pack, none of that name, several, or one that this key may not change: of one row of a manifest, only that row
+    is refused.
+    """
 
 
 class JournalNewer(UsageError):

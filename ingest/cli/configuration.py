@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ingest.cli.origins import Origins
+    from ingest.sources.shard import Shard
 
-__all__ = ["api_settings", "journal_path", "run_settings", "secrets"]
+__all__ = ["api_settings", "journal_path", "run_settings", "secrets", "shard"]
 
 FLOW, IMAGES, RUN = FlowSettings(), ImageSettings(), RunSettings()
 
@@ -55,6 +56,18 @@ def run_settings(origins: Origins) -> Settings:
         ),
         journal=str(journal_path(origins)),
     )
+
+
+def shard(origins: Origins, settings: Settings) -> Shard | None:
+    """The part of the sources that is meant; None for all. `UsageError` where every part would make its own pack."""
+    found = origins.one("shard", values.shard(os.environ.get("JOB_COMPLETION_INDEX")), None)
+    if found is not None and settings.run.create_pack:
+        raise UsageError(
+            "--shard and --create-pack don't go together: every shard would make a pack of its own.",
+            code="shard_creates_packs",
+            hint="Make the pack first: `ingest packs create NAME`.",
+        )
+    return found
 
 
 def api_settings(origins: Origins) -> ApiSettings:

@@ -5,6 +5,7 @@ Asks the API nothing, so packs are named by id. Whatever `GENVIRAL_BASE_URL` say
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
@@ -15,8 +16,10 @@ from ingest.errors import UsageError
 from ingest.model import PackId
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ingest.journal.base import JournalReader
-    from ingest.journal.records import Record
+    from ingest.journal.records import Record, Refusal
 
 __all__ = ["failures", "forget", "retry"]
 
@@ -39,7 +42,7 @@ def failures(
     json: options.JsonLines = None,
     config: options.Config = None,
 ) -> None:
-    """List what is not added, and why: rejected and failed images, and those that are pending."""
+    """List what is not added, and why: rejected and failed images, rows that name none, and what is pending."""
     from ingest.journal.records import Selection  # noqa: PLC0415 - loaded when a command runs
     from ingest.journal.tending import SqliteReader  # noqa: PLC0415
     from ingest.policy.lifecycle import State  # noqa: PLC0415
@@ -51,7 +54,9 @@ def failures(
     is_json = origins.one("json", values.truth, False)
     with SqliteReader.open(configuration.journal_path(origins), None) as reader:
         selection = Selection(states=states, reason=reason, pack_id=_known_pack(reader, pack))
-        records = map(_failure, reader.records(selection))
+        records: Iterator[dict[str, Any]] = map(_failure, reader.records(selection))
+        if pack is None and "rejected" in wanted:  # what is no job is for no pack
+            records = itertools.chain(records, map(_refused, reader.refusals(reason)))
         if is_json:
             for record in records:
                 output.json_line(record)
@@ -61,8 +66,8 @@ def failures(
                 "pending (parked)" if found["parked"] else found["outcome"],
                 found["reason"],
                 found["attempts"],
-                found["image"],
-                found["pack_id"],
+                found["image"] or f"{found['source']}:{found['place']}",
+                found["pack_id"] or "",
                 found["detail"],
             )
             for found in records
@@ -158,6 +163,8 @@ def _choice(option: str, word: str, *choices: str) -> str:
 def _failure(record: Record) -> dict[str, Any]:
     return {
         "image": record.locator,
+        "source": None,
+        "place": None,
         "pack_id": record.pack_id,
         "outcome": standing.outcome(record.state),
         "parked": record.state.value in {"parked", "stored"},  # what was stored is looked up by the next run
@@ -165,7 +172,25 @@ def _failure(record: Record) -> dict[str, Any]:
         "detail": record.detail,
         "attempts": record.attempts,
         "admitted_at": record.admitted_at,
+        "refused_at": None,
         "run_id": record.run_id,
+    }
+
+
+def _refused(refusal: Refusal) -> dict[str, Any]:
+    return {
+        "image": None,
+        "source": refusal.source,
+        "place": refusal.place,
+        "pack_id": None,
+        "outcome": "rejected",
+        "parked": False,
+        "reason": refusal.reason,
+        "detail": refusal.detail,
+        "attempts": 0,
+        "admitted_at": None,
+        "refused_at": refusal.refused_at,
+        "run_id": refusal.run_id,
     }
 
 

@@ -22,7 +22,9 @@ ingest run a.jpg b.png --pack 22222222-2222-2222-2222-222222222222
 
 ingest run ~/Pictures --pack Holiday --exclude 'raw/*' --limit 10
 
-ingest run
+ingest run list.csv --pack Holiday
+
+ingest run                                continues what is pending
 
 Exit codes: 0 every image is in its pack; 1 some are rejected or failed; 2 wrong usage; 3 the key or plan is refused;
 74 this machine can't go on; 75 gave up for now; 130, 143 stopped by a signal; 70 a bug. After 3, 74, 75, 130 and 143
@@ -35,7 +37,7 @@ def run(
     *,
     source: Annotated[
         list[str] | None,
-        typer.Argument(metavar="SOURCE", help="Directories and image files. None: continue what is pending."),
+        typer.Argument(metavar="SOURCE", help="Directories, image files and manifests (.jsonl .csv .txt, -: stdin)."),
     ] = None,
     pack: Annotated[
         str | None,
@@ -54,6 +56,15 @@ def run(
     exclude: Annotated[
         list[str] | None,
         typer.Option("--exclude", metavar="GLOB", help="Not these; repeatable.", rich_help_panel=SELECTION),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            metavar="I/N|auto/N",
+            help="Only part I (from 0) of N; auto: JOB_COMPLETION_INDEX.",
+            rich_help_panel=SELECTION,
+        ),
     ] = None,
     duplicates: Annotated[
         str | None,

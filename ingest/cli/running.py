@@ -23,6 +23,7 @@ from ingest.observe.logging import configure
 from ingest.observe.metrics import Metrics
 from ingest.observe.text import printable
 from ingest.pipeline.stop import Stop
+from ingest.sources.manifest import STDIN, names_packs
 
 if TYPE_CHECKING:
     import signal
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from ingest.sources.base import Source
 
 __all__ = ["Running", "run"]
-
-MANIFESTS: Final = frozenset({".jsonl", ".ndjson", ".csv", ".txt"})
 
 SCOPE_TIMEOUT_S: Final = 3.0
 # The scope is told for comfort: a run doesn't wait longer for it.
@@ -182,37 +181,37 @@ class Running:
 def _sources(origins: Origins, settings: Settings) -> list[Source]:
     """The sources that were named. `UsageError` for one that isn't there, or that this version doesn't take."""
     named = origins.many("source")
+    shard = configuration.shard(origins, settings)
     for name in named:
         _check(name)
-    if named and settings.run.pack is None:
+    if settings.run.pack is None and not all(map(names_packs, named)):
         raise UsageError(
             "No pack is named for these images.",
             code="no_pack",
             hint="Say --pack ID or NAME; --create-pack makes it where there is none. See `ingest packs list`.",
         )
     include, exclude = origins.many("include"), origins.many("exclude")
-    return [source_of(name, include=include, exclude=exclude) for name in named]
+    return [source_of(name, include=include, exclude=exclude, shard=shard) for name in named]
 
 
 def _check(name: str) -> None:
     shown = printable(name.partition("?")[0])
-    is_url = "://" in name
     if not name.strip():
         raise UsageError(
             "A source is an empty text, which names nothing.",  # and not the current directory, as it does elsewhere
             code="no_such_source",
             hint="Check the variable that should hold it.",
         )
-    # Before anything is asked or made: a mistyped path must not leave a new pack behind.
-    path = Path(name)
-    if is_url or name == "-" or (path.suffix.lower() in MANIFESTS and not path.is_dir()):
+    if "://" in name:
         raise UsageError(
-            f"{shown} can't be a source: directories and image files can.",
+            f"{shown} can't be a source: directories, image files and manifests can.",
             code="unsupported_source",
-            hint="Name a directory or image files.",
+            hint="Name a directory, image files, or a list of images (.jsonl .csv .txt).",
         )
+    # Before anything is asked or made: a mistyped path must not leave a new pack behind.
     try:
-        path.stat()
+        if name != STDIN:
+            Path(name).stat()
     except (OSError, ValueError) as error:
         problem = error.strerror if isinstance(error, OSError) else str(error)
         raise UsageError(
@@ -220,6 +219,7 @@ def _check(name: str) -> None:
             code="no_such_source",
             hint="Check its spelling and its permissions, and that what it lies on is mounted.",
         ) from error
+    getattr(source_of(name), "check", lambda: None)()
 
 
 def _count_of(source: Source) -> Callable[[], Awaitable[int]]:
@@ -250,6 +250,8 @@ def _print(summary: Summary, sources: Sequence[Source]) -> None:
         unreadable.extend(source.report.unreadable)
     if (told := standing.ignored(by_ending)) is not None:
         output.line(told)
+    if elsewhere := sum(source.report.elsewhere for source in sources):
+        output.line(f"left to other shards: {elsewhere}")
     for place in unreadable[:UNREADABLE_SHOWN]:
         output.line(f"unreadable: {printable(place)}")
     if len(unreadable) > UNREADABLE_SHOWN:

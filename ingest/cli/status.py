@@ -25,6 +25,8 @@ __all__ = ["status"]
 
 RUNS_SHOWN: Final = 5
 
+NO_PACK: Final = "(rows that are no jobs)"
+
 
 def status(
     ctx: typer.Context,
@@ -40,8 +42,13 @@ def status(
     path = configuration.journal_path(origins)
     with SqliteReader.open(path, None) as reader:
         packs, runs, oldest = reader.packs(), reader.runs(RUNS_SHOWN), reader.oldest_pending()
+        refused = sum(1 for _ in reader.refusals(None))
     going_on = next((run for run in runs if _is_going_on(run)), None)
-    counts = {pack.pack_id: _counts(pack.states, is_at_rest=going_on is None) for pack in packs}
+    counts: dict[str | None, dict[str, int]] = {
+        pack.pack_id: _counts(pack.states, is_at_rest=going_on is None) for pack in packs
+    }
+    if refused:  # what is no job is for no pack
+        counts[None] = {**_counts({}, is_at_rest=True), "rejected": refused}
     if origins.one("json", values.truth, False):
         output.json_line(
             {
@@ -69,7 +76,7 @@ def status(
     names = ("added", "duplicate", "rejected", "failed", "pending", "parked")
     output.table(
         ("PACK", *(name.upper() for name in names)),
-        [(pack_id, *(by_state[name] for name in names)) for pack_id, by_state in counts.items()],
+        [(pack_id or NO_PACK, *(by_state[name] for name in names)) for pack_id, by_state in counts.items()],
     )
     output.line()
     output.table(("RUN", "STARTED", "ENDED", "EXIT", "ADDED", "PENDING"), [_run_row(run) for run in runs])

@@ -9,6 +9,8 @@ import math
 import re
 from typing import TYPE_CHECKING, Final
 
+from ingest.sources.shard import Shard
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -18,6 +20,7 @@ __all__ = [
     "number",
     "one_of",
     "positive_duration_s",
+    "shard",
     "size_bytes",
     "text",
     "truth",
@@ -36,6 +39,8 @@ _SIZE: Final = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*([a-z]*)")
 _UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION: Final = re.compile(r"(?:\d{1,12}(?:\.\d{1,12})?(?:ms|[smhd]))+")
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
+
+_SHARD: Final = re.compile(r"(auto|[0-9]{1,6})/([0-9]{1,6})")
 
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
@@ -121,6 +126,25 @@ def number(*, minimum: float, is_open: bool = False) -> Callable[[str], float]:
         if not math.isfinite(value) or value < minimum or (is_open and value == minimum):
             raise ValueError(expected)
         return value
+
+    return parse
+
+
+def shard(completion_index: str | None) -> Callable[[str], Shard]:
+    """Parses a part of the work: its number from 0, and of how many. `auto` is `completion_index`, if there is one."""
+
+    def parse(given: str) -> Shard:
+        match = _SHARD.fullmatch(given.strip().lower())
+        if match is None:
+            raise ValueError("a part such as 0/4, the first of four, or auto/4")
+        index, count = match[1], int(match[2])
+        if index == "auto":
+            if completion_index is None or not completion_index.isdecimal():
+                raise ValueError("a number in place of auto where JOB_COMPLETION_INDEX holds none")
+            index = completion_index
+        if not int(index) < count:
+            raise ValueError(f"a part from 0/{count} to {count - 1}/{count}" if count else "one part or more")
+        return Shard(int(index), count)
 
     return parse
 

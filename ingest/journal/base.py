@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterator, Mapping, Sequence, Set
+    from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 
     from ingest.journal.changes import Change
-    from ingest.journal.records import Admission, Candidate, Opening, PackRecord, Record, RunRecord, Selection
+    from ingest.journal.records import Admission, Candidate, Opening, PackRecord, Record, Refusal, RunRecord, Selection
     from ingest.model import Fingerprint, JobId, PackId, RunId, Stretch, Summary
     from ingest.policy.lifecycle import State
 
-__all__ = ["Journal", "JournalEditor", "JournalMender", "JournalReader", "JournalRecall"]
+__all__ = ["Journal", "JournalEditor", "JournalMender", "JournalReader", "JournalRecall", "JournalRefusals"]
 
 
 class Journal(Protocol):
@@ -69,6 +69,27 @@ class JournalRecall(Protocol):
         ...
 
 
+class JournalRefusals(Protocol):
+    """What a run tells of deliveries that are no jobs, so that they are listed until they are mended.
+
+    The same object as the run's `Journal`, and in the same order with its calls.
+    """
+
+    async def refuse(self, refusals: Sequence[Refusal]) -> Sequence[bool]:
+        """Keep these, in one commit; for each, in order, whether that is news: unknown there, or for another reason.
+
+        One takes the place of what was known of its source and place. Again is harmless.
+        """
+        ...
+
+    async def mended(self, run_id: RunId, source: str, *, retells: Callable[[str], bool]) -> int:
+        """The source was read to its end: drop what it refused before this run and not in it; how many.
+
+        Only of places for which `retells`, which is called in another thread, holds.
+        """
+        ...
+
+
 class JournalMender(Protocol):
     """What a comparison with the packs reads and changes: between runs, on the journal that the next run will have.
 
@@ -109,6 +130,10 @@ class JournalReader(Protocol):
 
     def oldest_pending(self) -> float | None:
         """When the oldest job that is not settled was admitted, in Unix seconds."""
+        ...
+
+    def refusals(self, reason: str | None) -> Iterator[Refusal]:
+        """What was refused as no job, by source and place, streamed; for one reason, or any."""
         ...
 
 

@@ -39,7 +39,7 @@ __all__ = [
 APPLICATION_ID: Final = 0x696E6773
 # "ings": tells our files from other programs' databases (https://www.sqlite.org/pragma.html#pragma_application_id).
 
-MIGRATIONS: Final = ("0001.sql", "0002.sql")
+MIGRATIONS: Final = ("0001.sql", "0002.sql", "0003.sql")
 # Version N is what the first N make; `PRAGMA user_version` says how many a file has had.
 
 NETWORK_FILE_SYSTEMS: Final = frozenset(

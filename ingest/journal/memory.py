@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from ingest.journal import rules
-from ingest.journal.records import Claimed, Opening
+from ingest.journal.records import Claimed, Opening, Refusal
 from ingest.model import FileStamp, JobId, RunId
 from ingest.policy.lifecycle import State
 
@@ -27,7 +27,7 @@ __all__ = ["MemoryJournal"]
 
 
 class MemoryJournal:
-    """See `journal.base`: `Journal`, `JournalRecall` and `JournalMender`. A second `begin` is a start after a crash."""
+    """See `journal.base`: `Journal` and what else a run or a mender asks. A second `begin` is a start after a crash."""
 
     def __init__(self) -> None:
         self._records: dict[JobId, Record] = {}
@@ -37,6 +37,7 @@ class MemoryJournal:
         self._key_id = ""
         self._packs: dict[PackId, str] = {}  # with the key that last saw them
         self._run_id = RunId("")
+        self._refusals: dict[tuple[str, str], Refusal] = {}
 
     async def begin(self, run_id: RunId, *, key_id: str, pid: int) -> Opening:
         """See `Journal.begin`."""
@@ -91,6 +92,21 @@ class MemoryJournal:
         for record in self._in({State.CLAIMED}):
             self._put(rules.put_back(record))
 
+    async def refuse(self, refusals: Sequence[Refusal]) -> Sequence[bool]:
+        """See `JournalRefusals.refuse`."""
+        return [self._refuse(refusal) for refusal in refusals]
+
+    async def mended(self, run_id: RunId, source: str, *, retells: Callable[[str], bool]) -> int:
+        """See `JournalRefusals.mended`."""
+        gone = [
+            name
+            for name, refusal in self._refusals.items()
+            if refusal.source == source and refusal.run_id != run_id and retells(refusal.place)
+        ]
+        for name in gone:
+            del self._refusals[name]
+        return len(gone)
+
     async def packs(self) -> Mapping[PackId, str]:
         """See `JournalMender.packs`."""
         return dict(reversed(self._packs.items()))
@@ -105,6 +121,12 @@ class MemoryJournal:
         if rules.reaches_pack(change):
             self._reach(record.pack_id, change.key_id)
         return self._put(record)
+
+    def _refuse(self, refusal: Refusal) -> bool:
+        name = refusal.source, refusal.place
+        before = self._refusals.get(name)
+        self._refusals[name] = refusal
+        return before is None or before.reason != refusal.reason
 
     def _is_unchanged(self, pack_id: PackId, stretch: Stretch, name: str) -> bool:
         number = self._latest.get((pack_id, stretch.directory + name))

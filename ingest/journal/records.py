@@ -28,6 +28,7 @@ __all__ = [
     "Opening",
     "PackRecord",
     "Record",
+    "Refusal",
     "RunRecord",
     "Selection",
 ]
@@ -102,6 +103,17 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     file_name: str
     stamp: FileStamp | None
     key_id: str | None = None  # public part of the key that sees the pack; None: the one that the run began with
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What a source could not read as a job, which is no job; `source` and `place` tell it from every other one."""
+
+    source: str  # which source: a path or a URL without secrets
+    place: str  # within it: the number of a line, the id of a message
+    reason: str
+    detail: str
+    run_id: RunId  # the last one that refused it
+    refused_at: float  # Unix seconds
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -10,7 +10,7 @@ import json
 import sqlite3
 from itertools import compress
 from operator import attrgetter, ne
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, overload
 
 from msgspec.structs import astuple
 
@@ -21,7 +21,18 @@ from ingest.policy.lifecycle import State
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["COLUMNS", "IS_NOT_ADDED", "IS_SETTLED", "IS_UNSETTLED", "encoded", "insert", "record_of", "update"]
+__all__ = [
+    "COLUMNS",
+    "IS_NOT_ADDED",
+    "IS_SETTLED",
+    "IS_UNSETTLED",
+    "decoded",
+    "encoded",
+    "insert",
+    "plain",
+    "record_of",
+    "update",
+]
 
 
 class _Column(NamedTuple):
@@ -50,8 +61,8 @@ _TABLE: Final = (
     _Column("is_alone", "is_alone", lambda record: int(record.is_alone)),
     *_as_is("adds_sent"),
     _Column("audit_is_open", "audit_is_open", lambda record: int(record.audit_is_open)),
-    _Column("reason", "reason", lambda record: _plain(record.reason)),
-    _Column("detail", "detail", lambda record: _plain(record.detail)),
+    _Column("reason", "reason", lambda record: plain(record.reason)),
+    _Column("detail", "detail", lambda record: plain(record.detail)),
     *_as_is("settled_at"),
     _Column("condemned", "condemned", lambda record: json.dumps(record.condemned) if record.condemned else None),
 )
@@ -79,11 +90,11 @@ def record_of(row: Sequence[Any]) -> Record:
     return Record(
         job_id=row[0],
         pack_id=row[1],
-        key=_decoded(row[2]),
+        key=decoded(row[2]),
         revision=row[3],
         admitted_at=row[4],
-        locator=Locator(_decoded(row[5])),
-        file_name=_decoded(row[6]),
+        locator=Locator(decoded(row[5])),
+        file_name=decoded(row[6]),
         state=_STATES[row[7]],
         run_id=row[8],
         stamp=None if row[9] is None else FileStamp(size_bytes=row[9], mtime_ns=row[10]),
@@ -134,10 +145,17 @@ def encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _decoded(stored: bytes) -> str:
+def decoded(stored: bytes) -> str:
+    """What `encoded` stored."""
     return stored.decode("utf-8", "surrogateescape")
 
 
-def _plain(text: str | None) -> str | None:
-    # What is told to people may quote such a name; a text column can't hold it.
+@overload
+def plain(text: str) -> str: ...
+@overload
+def plain(text: None) -> None: ...
+@overload
+def plain(text: str | None) -> str | None: ...
+def plain(text: str | None) -> str | None:
+    """What is told to people as a text column can hold it: it may quote such a name."""
     return text if text is None or text.isascii() else text.encode("utf-8", "backslashreplace").decode()

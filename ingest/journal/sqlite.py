@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from ingest.journal import rules
+from ingest.journal import refusals, rules
 from ingest.journal.commit import GroupCommit
 from ingest.journal.database import translated
 from ingest.journal.held import Held
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ingest.journal.changes import Change
-    from ingest.journal.records import Admission, Candidate, Record
+    from ingest.journal.records import Admission, Candidate, Record, Refusal
     from ingest.model import Fingerprint, Stretch, Summary, Target
 
 __all__ = ["SqliteJournal"]
@@ -85,7 +85,7 @@ def _latest_among(count: int) -> str:
 
 
 class SqliteJournal:
-    """See `journal.base`: `Journal`, `JournalRecall`, `JournalMender`. Made by `open`; of one target and process."""
+    """See `journal.base`: `Journal` and what else a run or a mender asks. Made by `open`; of one target and process."""
 
     def __init__(self, commits: GroupCommit, held: Held, target_id: int) -> None:
         self._commits = commits
@@ -157,6 +157,16 @@ class SqliteJournal:
             return known
 
         return await self._commits.submit(work)
+
+    async def refuse(self, refused: Sequence[Refusal]) -> Sequence[bool]:
+        """See `JournalRefusals.refuse`."""
+        return await self._commits.submit(lambda connection: refusals.keep(connection, self._target_id, refused))
+
+    async def mended(self, run_id: RunId, source: str, *, retells: Callable[[str], bool]) -> int:
+        """See `JournalRefusals.mended`."""
+        return await self._commits.submit(
+            lambda connection: refusals.drop(connection, self._target_id, run_id, source, retells)
+        )
 
     async def resume(self, run_id: RunId, *, after: JobId, limit: int) -> Sequence[Record]:
         """See `Journal.resume`."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from ingest.journal import rules
+from ingest.journal import refusals, rules
 from ingest.journal.database import connect_readonly, transaction, translating
 from ingest.journal.opening import opened
 from ingest.journal.records import PackRecord, RunRecord, Selection
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from ingest.journal.records import Record
+    from ingest.journal.records import Record, Refusal
     from ingest.model import Target
 
 __all__ = ["SqliteEditor", "SqliteReader"]
@@ -100,6 +100,10 @@ class SqliteReader:
             parameters,
         ).fetchone()
         return None if row is None else float(row[0])
+
+    def refusals(self, reason: str | None) -> Iterator[Refusal]:
+        """See `JournalReader.refusals`."""
+        return refusals.stored(self._connection, self._target, reason)
 
 
 class SqliteEditor:

@@ -42,7 +42,7 @@ OTHER: Final = "other"
 
 RETRY_REASONS: Final = ("timeout", "connect", "tls", "unreadable", "throttled", "server_error", OTHER)
 FATAL_REASONS: Final = ("invalid_token", "subscription_required", "tier_not_allowed", "wrong_scope", OTHER)
-SOURCE_KINDS: Final = ("directory", "file", "manifest", "redis", "amqp", "nats", "sqs", OTHER)
+SOURCE_KINDS: Final = ("directory", "file", "manifest", "stdin", "watch", "redis", "amqp", "nats", "sqs", OTHER)
 
 
 class RequestRecorder(Protocol):

@@ -112,7 +112,8 @@ class Account:
         return 1 if outcomes[Outcome.REJECTED] or outcomes[Outcome.FAILED] or self.unreadable else 0
 
     def _amiss(self, sources: Sequence[Source], *, allow_empty: bool) -> StopError | None:
-        if sources and not self.tally.discovered and not self.unreadable and not allow_empty:
+        is_elsewhere = any(source.report.elsewhere for source in sources)
+        if sources and not (self.tally.discovered or self.unreadable or is_elsewhere or allow_empty):
             return UsageError(
                 "No image was found.",
                 code="no_images",

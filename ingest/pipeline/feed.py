@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from ingest.errors import UsageError
+from ingest.errors import PackUnusable, UsageError
 from ingest.journal.records import Candidate, Claimed, Joined, Known
 from ingest.model import Job, JobId, Locator, Outcome
 from ingest.pipeline.work import RELEASE_TIMEOUT_S, SUSPECT_DEATHS, Naming, Work, acknowledge, release
-from ingest.sources.base import Delivery, SkimmingSource
+from ingest.sources.base import Delivery, NoJob, RefusingSource, SkimmingSource
 from ingest.sources.selection import file_name, sendable
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ingest.observe.recorders import DeliveryRecorder
     from ingest.pipeline.packs import Packs
     from ingest.pipeline.reconcile import Reconciler
+    from ingest.pipeline.refuse import Refuser
     from ingest.pipeline.twins import Twins
     from ingest.pipeline.work import OpenJobs, Tally
     from ingest.settings import RunSettings
@@ -52,6 +53,7 @@ class Feed:
         run_id: RunId,
         journal: Journal,
         recall: JournalRecall,
+        refuser: Refuser,
         packs: Packs,
         open_jobs: OpenJobs,
         tally: Tally,
@@ -66,6 +68,7 @@ class Feed:
         self._run_id = run_id
         self._journal = journal
         self._recall = recall
+        self._refuser = refuser
         self._packs = packs
         self._open = open_jobs
         self._tally = tally
@@ -76,6 +79,7 @@ class Feed:
         self._ready = ready
         self._uncut = uncut
         self._claimed = 0
+        self._has_packs = False  # some job had one
         self._suspects: deque[Work] = deque()  # bounded by the open jobs
 
     @property
@@ -86,14 +90,17 @@ class Feed:
     async def take(self, sources: Sequence[Source]) -> None:
         """Admit everything that `sources` name, one after another, up to the limit.
 
-        All are opened before the first is read, so that nothing is sent where one of them can't be. Raises their
-        `UsageError`, and the journal's errors.
+        All are opened before the first is read, so that nothing is sent where one of them can't be. What is no job is
+        refused, and costs no other. Raises their `UsageError`, and the journal's errors.
         """
         async with contextlib.AsyncExitStack() as stack:
-            opened = [(source.name, await stack.enter_async_context(self._opened(source))) for source in sources]
-            for name, batches in opened:
-                if not self.is_full:  # asking for a batch may take for ever
-                    await self._take_batches(name, batches)
+            opened = [(source, await stack.enter_async_context(self._opened(source))) for source in sources]
+            for source, batches in opened:
+                if self.is_full:  # asking for a batch may take for ever
+                    break
+                is_over = await self._take_batches(source, batches)
+                if is_over and isinstance(source, RefusingSource) and not source.report.unreadable_count:
+                    await self._refuser.read_to_the_end(source)
 
     def _opened(self, source: Source) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Delivery]]]:
         if isinstance(source, SkimmingSource) and self._settings.pack is not None:
@@ -109,9 +116,11 @@ class Feed:
             self._deliveries.delivery(name, "acknowledged", count)
         return known
 
-    async def _take_batches(self, name: str, batches: AsyncIterator[Sequence[Delivery]]) -> None:
+    async def _take_batches(self, source: Source, batches: AsyncIterator[Sequence[Delivery]]) -> bool:
+        """Whether the source came to its end, before the limit was reached."""
+        origin = source.origin if isinstance(source, RefusingSource) else source.name
         async for batch in batches:
-            unnamed = deque(Naming(delivery, name) for delivery in batch)
+            unnamed = deque(Naming(delivery, source.name, origin) for delivery in batch)
             try:
                 await self._admit(unnamed)
             finally:
@@ -119,7 +128,8 @@ class Feed:
                     for naming in unnamed:
                         await release(naming, self._deliveries)
             if self.is_full:
-                break
+                return False
+        return True
 
     async def resume(self) -> None:
         """Continue what earlier runs left pending, as if a source had named it."""
@@ -148,16 +158,25 @@ class Feed:
         while unnamed and not self.is_full:
             await self._room_to_admit()
             batch = list(itertools.islice(unnamed, self._room(len(unnamed))))
-            candidates = [await self._candidate(naming.delivery) for naming in batch]
+            read = [(naming, await self._read(naming.delivery)) for naming in batch]
+            jobs = [(naming, job) for naming, job in read if not isinstance(job, NoJob)]
             claimed: list[Work] = []
-            with self._uncut():  # what the journal has admitted, the run counts
-                admissions = await self._journal.admit(self._run_id, candidates)
+            with self._uncut():  # what the journal has admitted or refused, the run counts
+                await self._refuse([(naming, job) for naming, job in read if isinstance(job, NoJob)], unnamed)
+                admissions = await self._journal.admit(self._run_id, [candidate for _, candidate in jobs])
                 # All are the run's before the first is handed out, which may take as long as the job before it.
-                for naming, candidate, admission in zip(batch, candidates, admissions, strict=True):
+                for (naming, candidate), admission in zip(jobs, admissions, strict=True):
                     if (work := await self._take(naming, candidate, admission)) is not None:
                         claimed.append(work)
                     unnamed.popleft()
             await self._hand_out(claimed)
+
+    async def _refuse(self, refused: Sequence[tuple[Naming, NoJob]], unnamed: deque[Naming]) -> None:
+        """See each that is no job through to its acknowledgement, and take it off the rest."""
+        are_news = await self._refuser.record(refused) if refused else ()
+        for (naming, no_job), is_news in zip(refused, are_news, strict=True):
+            await self._refuser.tell(naming, no_job, is_news=is_news)
+            del unnamed[next(at for at, other in enumerate(unnamed) if other is naming)]
 
     async def _hand_out(self, claimed: Sequence[Work]) -> None:
         self._suspects.extend(work for work in claimed if work.record.deaths >= SUSPECT_DEATHS)
@@ -193,8 +212,23 @@ class Feed:
         """How many may be admitted at once without passing the limit."""
         return wanted if self._settings.limit is None else min(wanted, self._settings.limit - self._claimed)
 
-    async def _candidate(self, delivery: Delivery) -> Candidate:
+    async def _read(self, delivery: Delivery) -> Candidate | NoJob:
+        """The delivery's job on its way into the journal, or what is wrong with it."""
         job = delivery.job
+        if isinstance(job, NoJob):
+            return job
+        try:
+            candidate = await self._candidate(delivery, job)
+        except PackUnusable as error:
+            # Of a row that names a pack, or had to, the row is wrong; but where no job had a pack yet, the command is.
+            is_of_the_row = job.pack is not None or (self._settings.pack is None and self._has_packs)
+            if delivery.place is None or not is_of_the_row:
+                raise
+            return NoJob(place=delivery.place, reason=error.code, detail=str(error))
+        self._has_packs = True
+        return candidate
+
+    async def _candidate(self, delivery: Delivery, job: Job) -> Candidate:
         if "://" in job.image:
             raise UsageError(
                 f"{job.image.partition('?')[0]} is a URL; this version takes images from files only.",
@@ -203,8 +237,10 @@ class Feed:
             )
         named = job.pack or self._settings.pack
         if named is None:
-            raise UsageError(
-                f"No pack is named for {job.image!r}.", code="no_pack", hint="Name one with --pack ID or NAME."
+            raise PackUnusable(
+                "No pack is named: not by the job, nor by the run.",
+                code="no_pack",
+                hint="Name one with --pack ID or NAME, or in each row of a manifest.",
             )
         pack = await self._packs.resolve(named, create=self._settings.create_pack)
         locator = Locator(os.path.abspath(job.image))  # noqa: ASYNC240, PTH100 - text only; pathlib would change odd names

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import math
 import re
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 
 from ingest.api.paging import read_all
-from ingest.errors import GaveUp, Rejected, Retryable, Uncertain, UsageError
+from ingest.errors import GaveUp, PackUnusable, Rejected, Retryable, Uncertain, UsageError
 from ingest.model import PackId
 from ingest.observe.logging import get_logger
 from ingest.pipeline.retry import Patient
@@ -42,6 +44,12 @@ MAX_NAME: Final = 120
 
 MAX_CREATES: Final = 5
 # Each without an answer and without the pack appearing: with the usual settle delay that is two minutes and a half.
+
+UNUSABLE_FOR_S: Final = 60.0
+# How long a name that can't be used is not asked for again: thousands of rows may hold the same mistake, and a person
+# who makes the pack meanwhile need not wait for long.
+
+MAX_UNUSABLE: Final = 10_000
 
 LOOKS_LIKE_ID: Final = re.compile(r"[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 # The ids of API.md's examples are UUIDs; anything else is tried as a name first.
@@ -89,6 +97,7 @@ class Packs:
         self._turn_away = turn_away
         self._scope = guard.scope
         self._resolved: dict[str, ResolvedPack] = {}
+        self._unusable: dict[str, tuple[float, PackUnusable]] = {}
         self._lost: dict[PackId, Sight] = {}
         self._asking = anyio.Lock()
 
@@ -100,19 +109,33 @@ class Packs:
         """The pack of that id or exact name, within scope.
 
         Waits while the API refuses the key and a person is waited for: what is looked up is about to be admitted.
-        Raises `UsageError`: none (and not `create`), several of that name, or only a public one of somebody else;
-        `Fatal` with `wrong_scope` where a changed key sees none of the packs that this journal filled.
+        Raises `PackUnusable`: none (and not `create`), several of that name, or only a public one of somebody else;
+        `UsageError` where the place is wrong; `Fatal` with `wrong_scope` where a changed key sees none of the packs
+        that this journal filled.
         """
         await self._guard.not_waiting()
         if (known := self._resolved.get(named)) is not None:
             return known  # the common way takes no lock
         async with self._asking:
             if (known := self._resolved.get(named)) is None:
-                with _translated():
-                    known = self._resolved[named] = await self._resolve(named, create=create)
+                self._refuse_again(named)
+                try:
+                    with _translated():
+                        known = self._resolved[named] = await self._resolve(named, create=create)
+                except PackUnusable as error:
+                    if len(self._unusable) >= MAX_UNUSABLE:
+                        self._unusable.clear()
+                    self._unusable[named] = (time.monotonic(), error)
+                    raise
                 self._scope.saw(known.pack_id)
                 log.info("pack.resolved", pack_id=known.pack_id, name=known.name, images=known.image_count)
             return known
+
+    def _refuse_again(self, named: str) -> None:
+        """Raise what was found out about this name a moment ago."""
+        found_at, error = self._unusable.get(named, (-math.inf, None))
+        if error is not None and time.monotonic() - found_at < UNUSABLE_FOR_S:
+            raise PackUnusable(str(error), code=error.code, hint=error.hint)
 
     async def sight(self, pack_id: PackId) -> Sight:
         """How a pack stands that answered 404. `Fatal` as in `resolve`; `Retryable` where the API does not tell."""
@@ -148,7 +171,7 @@ class Packs:
 
     async def _create(self, name: str) -> ResolvedPack:
         if not 1 <= len(name) <= MAX_NAME:
-            raise UsageError(
+            raise PackUnusable(
                 f"A pack can't be named {name[:40]!r}…: a name has 1 to {MAX_NAME} characters.",
                 code="bad_pack_name",
                 hint="Choose another name with --pack NAME.",
@@ -200,15 +223,15 @@ class Packs:
         found = {pack.id: pack for pack in await read_all(page) if pack.name == name}
         return list(found.values())
 
-    async def _unknown(self, name: str) -> UsageError:
+    async def _unknown(self, name: str) -> PackUnusable:
         public = await self._by_name(name, include_public=True)
         if public:
-            return UsageError(
+            return PackUnusable(
                 f"The pack {name!r} is a public pack of somebody else ({public[0].id}); images can't be added to it.",
                 code="pack_not_ours",
                 hint="Name a pack of your own, or add --create-pack to make one of that name.",
             )
-        return UsageError(
+        return PackUnusable(
             f"There is no pack {name!r} that this key may change.",
             code="unknown_pack",
             hint="See `ingest packs list`, or add --create-pack to make it.",
@@ -256,7 +279,7 @@ def _may_be_id(named: str) -> bool:
 def _only(found: list[PackSummary], name: str) -> ResolvedPack:
     if len(found) > 1:
         told = ", ".join(f"{pack.id} ({pack.image_count} images)" for pack in found)
-        raise UsageError(
+        raise PackUnusable(
             f"There are {len(found)} packs named {name!r}: {told}.",
             code="ambiguous_pack",
             hint="Name one of them by its id: --pack ID.",

@@ -39,10 +39,11 @@ RELEASE_TIMEOUT_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """One delivery of a job, and the kind of source that named it."""
+    """One delivery of a job, and the kind of source that named it; `origin` says which one of that kind."""
 
     delivery: Delivery
     source: str
+    origin: str = ""
 
 
 async def acknowledge(naming: Naming, outcome: Outcome, reason: str | None, recorder: DeliveryRecorder) -> None:
@@ -103,6 +104,11 @@ class Tally:
         """A source named a job."""
         self.discovered += 1
         self._recorder.discovered()
+
+    def refuse(self) -> None:
+        """A source came by something that is no job."""
+        self.discover()
+        self._count(Outcome.REJECTED, None)
 
     def recognise(self, count: int) -> None:
         """A source named so many jobs whose files are as an earlier run put them into their pack."""

@@ -1,4 +1,4 @@
-"""The seam between the pipeline and whatever names jobs: `Source` and `Delivery`, and `SkimmingSource` for directories.
+"""The seam between the pipeline and whatever names jobs: `Source` and `Delivery`, and what only some sources can do.
 
 Nothing here opens a file or a connection; the sources beside this module do.
 """
@@ -14,20 +14,36 @@ if TYPE_CHECKING:
 
     from ingest.model import FileStamp, Job, Outcome, Stretch
 
-__all__ = ["Delivery", "Recognise", "SkimmingSource", "Source", "SourceReport"]
+__all__ = ["Delivery", "NoJob", "Recognise", "RefusingSource", "SkimmingSource", "Source", "SourceReport"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoJob:
+    """What a source could not read as a job: a row of a manifest, a message of a queue.
+
+    `place` names it within its source, for people and the same next time ("17" for a line, a message's id); `reason` is
+    for programs (`bad_row`, `path_outside_root`), `detail` for people: neither holds a secret that the row held.
+    """
+
+    place: str
+    reason: str
+    detail: str
 
 
 @dataclass(slots=True, kw_only=True)
 class Delivery:
     """One job handed over by a source, to be acknowledged once its outcome is durable.
 
-    `stamp` is what the source's own `stat` said, None where there is no file or it can't tell; with it a file that is
-    already in its pack is skipped without being opened. The pipeline calls exactly one of `acknowledge` and `release`,
-    once, and both may be no-ops, as they are here: a directory needs neither.
+    A `NoJob` is acknowledged as `rejected`, once that is durable. `stamp` is what the source's own `stat` said, None
+    where there is no file or it can't tell; with it a file that is already in its pack is skipped without being opened.
+    `place` is as in `NoJob`, None where there is none: a job with one whose own pack can't be used is refused in the
+    same way, and one without ends the run. The pipeline calls exactly one of `acknowledge` and `release`, once, and
+    both may be no-ops, as they are here: a directory needs neither.
     """
 
-    job: Job
+    job: Job | NoJob
     stamp: FileStamp | None = None
+    place: str | None = None
 
     async def acknowledge(self, outcome: Outcome, reason: str | None) -> None:
         """The job's outcome is durable. Must be idempotent; an error means that it may be delivered again."""
@@ -47,6 +63,9 @@ class SourceReport:
     # Places that could not be looked into, with the reason, at most `MAX_UNREADABLE`; `unreadable_count` has them all.
 
     unreadable_count: int = 0
+
+    elsewhere: int = 0
+    # Jobs, and what was to be one, that belong to other shards.
 
 
 MAX_UNREADABLE = 100
@@ -92,4 +111,21 @@ class SkimmingSource(Source, Protocol):
 
     def skim(self, recognise: Recognise) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Delivery]]]:
         """Open the source for one pass, as `open` does, without the deliveries of what `recognise` knows."""
+        ...
+
+
+@runtime_checkable
+class RefusingSource(Source, Protocol):
+    """A source that may hand over a `NoJob`. `origin` says which one of its kind it is, the same next time.
+
+    It is a path or a URL, without secrets. What refused something and is none of these, is known by its `name` alone.
+    """
+
+    origin: str
+
+    def retells(self, place: str) -> bool:
+        """Whether a complete pass comes by this place, so that nothing is amiss there any more if it was not refused.
+
+        False for a message of a queue, which comes once. Called in any thread.
+        """
         ...
