@@ -95,7 +95,7 @@ def check_beginning(begun: bytes, written: Format, *, shown: str) -> None:
                 code="not_json_lines",
                 hint='Write one object a line, such as {"image": "a.jpg"}: `jq -c ".[]"` does that.',
             )
-        case Format.CSV if b"\n" in first or b"\r" in first:
+        case Format.CSV if len(first) >= LONGEST_JOB or b"\n" in first or b"\r" in first:
             one, *more = first.splitlines()
             delimiter = dialect_line(one)
             if delimiter is None:
