@@ -14,6 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 import anyio
+import anyio.lowlevel
 
 from ingest.errors import PackUnusable, UsageError
 from ingest.journal.records import Candidate, Claimed, Joined, Known
@@ -177,6 +178,7 @@ class Feed:
         for (naming, no_job), is_news in zip(refused, are_news, strict=True):
             await self._refuser.tell(naming, no_job, is_news=is_news)
             del unnamed[next(at for at, other in enumerate(unnamed) if other is naming)]
+        await anyio.lowlevel.checkpoint_if_cancelled()  # they may be too many, and the journal need not suspend
 
     async def _hand_out(self, claimed: Sequence[Work]) -> None:
         self._suspects.extend(work for work in claimed if work.record.deaths >= SUSPECT_DEATHS)

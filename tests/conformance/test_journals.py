@@ -28,7 +28,7 @@ from ingest.journal.changes import (
     Stored,
 )
 from ingest.journal.memory import MemoryJournal
-from ingest.journal.records import QUARANTINED, Candidate, Claimed, Inspection, Joined, Known
+from ingest.journal.records import QUARANTINED, Candidate, Claimed, Inspection, Joined, Known, Refusal
 from ingest.journal.sqlite import SqliteJournal
 from ingest.model import FileStamp, Fingerprint, JobId, Locator, Outcome, PackId, RunId, Stretch, Summary, Target
 from ingest.policy.lifecycle import IllegalTransition, State
@@ -973,3 +973,57 @@ class TestAnUncleanEnd:
             (parked,) = opening.parked
             assert list(opening.audits) == [parked]
             assert (parked.adds_sent, parked.audit_is_open, parked.url) == (2, True, record.url)
+
+
+def refusal(place: str = "7", *, reason: str = "bad_row", source: str = "/lists/a.csv", run_id: RunId = RUN) -> Refusal:
+    return Refusal(source=source, place=place, reason=reason, detail="it is not JSON", run_id=run_id, refused_at=1.5)
+
+
+def anywhere(place: str) -> bool:
+    return True
+
+
+class TestRefusals:
+    async def test_what_is_news(self, journal: Journal) -> None:
+        assert list(await journal.refuse([refusal("1"), refusal("2")])) == [True, True]
+        again = [refusal("1", run_id=NEXT_RUN), refusal("2", reason="no_image"), refusal("3")]
+        assert list(await journal.refuse(again)) == [False, True, True]
+        assert list(await journal.refuse([refusal("1", source="/lists/b.csv")])) == [True]
+        assert list(await journal.refuse([])) == []
+
+    async def test_one_place_twice_in_a_batch_is_news_once(self, journal: Journal) -> None:
+        assert list(await journal.refuse([refusal(), refusal()])) == [True, False]
+
+    async def test_what_a_complete_pass_does_not_meet_is_dropped(self, journal: Journal) -> None:
+        await journal.refuse([refusal(str(number)) for number in range(1200)])
+        await journal.refuse([refusal("5", source="/lists/b.csv")])
+        await journal.refuse([refusal("5", run_id=NEXT_RUN), refusal("2000", run_id=NEXT_RUN)])
+        assert await journal.mended(NEXT_RUN, "/lists/a.csv", retells=anywhere) == 1199
+        assert await journal.mended(NEXT_RUN, "/lists/a.csv", retells=anywhere) == 0
+        known = [refusal("5"), refusal("2000"), refusal("6"), refusal("5", source="/lists/b.csv")]
+        assert list(await journal.refuse(known)) == [False, False, True, False]
+
+    async def test_what_is_not_told_again_stays(self, journal: Journal) -> None:
+        await journal.refuse([refusal(str(number)) for number in range(1200)])
+        assert await journal.mended(NEXT_RUN, "/lists/a.csv", retells=lambda place: int(place) % 2 == 0) == 600
+        assert list(await journal.refuse([refusal("3"), refusal("4")])) == [False, True]
+
+    @pytest.mark.parametrize("odd", ["\udcff", "n\0l", "\n", "日本", "it's"])
+    async def test_any_source_and_text(self, journal: Journal, odd: str) -> None:
+        odd_one = Refusal(
+            source=f"/{odd}.csv", place=f"1{odd}", reason="bad_row", detail=odd, run_id=RUN, refused_at=1.0
+        )
+        assert list(await journal.refuse([odd_one])) == [True]
+        assert list(await journal.refuse([odd_one])) == [False]
+        assert await journal.mended(NEXT_RUN, odd_one.source, retells=anywhere) == 1
+
+    async def test_it_is_there_after_a_crash_and_is_no_job(self, store: Store) -> None:
+        async with store.open() as journal:
+            await begin(journal)
+            await journal.refuse([refusal()])
+            after = store.after_a_crash()
+        async with after.open() as journal:
+            opening = await begin(journal, NEXT_RUN)
+            assert not opening.packs
+            assert list(await journal.resume(NEXT_RUN, after=JobId(0), limit=10)) == []
+            assert list(await journal.refuse([refusal(run_id=NEXT_RUN)])) == [False]

@@ -5,6 +5,8 @@ A source joins by a `Case` in `CASES`: how to make one that hands over so many j
 
 from __future__ import annotations
 
+import contextlib
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,12 +18,14 @@ from ingest.errors import UsageError
 from ingest.model import Outcome
 from ingest.sources.base import SkimmingSource, SourceReport
 from ingest.sources.directory import DirectorySource, FileSource
+from ingest.sources.manifest import ManifestSource, StdinSource
+from ingest.sources.shard import Shard, sharded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
-    from ingest.sources.base import Source
+    from ingest.sources.base import Delivery, Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +52,61 @@ def single_file(tmp_path: Path, count: int) -> Source:
     return FileSource(str(tmp_path / "photo.jpg"))
 
 
+def manifest(tmp_path: Path, count: int) -> Source:
+    path = tmp_path / "list.csv"
+    path.write_text("image,id\n" + "".join(f"{number}.jpg,{number}\n" for number in range(count)))
+    return ManifestSource(str(path), batch_size=16)
+
+
+def standard_input(tmp_path: Path, count: int) -> Source:
+    reading, writing = os.pipe()
+    os.write(writing, b"".join(b'{"image": "%d.jpg"}\n' % number for number in range(count)))
+    os.close(writing)
+    return _Piped(descriptor=reading, batch_size=16)
+
+
+class _Piped(StdinSource):
+    """Can be drained twice, as a file that was redirected to standard input can't."""
+
+    def __init__(self, *, descriptor: int, batch_size: int) -> None:
+        self._content = os.read(descriptor, 65536)
+        os.close(descriptor)
+        super().__init__(batch_size=batch_size)
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator[AsyncIterator[Sequence[Delivery]]]:
+        reading, writing = os.pipe()
+        os.write(writing, self._content)
+        os.close(writing)
+        self._descriptor = reading
+        try:
+            async with super().open() as batches:
+                yield batches
+        finally:
+            os.close(reading)
+
+
 CASES = [
+    Case(
+        name="manifest",
+        make=manifest,
+        make_missing=lambda tmp_path: ManifestSource(str(tmp_path / "none.csv")),
+    ),
+    Case(
+        name="stdin",
+        make=standard_input,
+        make_missing=lambda _: StdinSource(descriptor=999_999),
+    ),
+    Case(
+        name="the only shard of a directory",
+        make=lambda tmp_path, count: sharded(directory(tmp_path, count), Shard(0, 1)),
+        make_missing=lambda tmp_path: sharded(DirectorySource(str(tmp_path / "none"), sniff=bool), Shard(0, 1)),
+    ),
+    Case(
+        name="the only shard of a manifest",
+        make=lambda tmp_path, count: sharded(manifest(tmp_path, count), Shard(0, 1)),
+        make_missing=lambda tmp_path: sharded(ManifestSource(str(tmp_path / "none.csv")), Shard(0, 1)),
+    ),
     Case(
         name="directory",
         make=directory,

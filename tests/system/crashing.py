@@ -52,7 +52,7 @@ STEPS: Final[dict[str, tuple[Any, str, str]]] = {
 }
 """Functions that commit by themselves, given a connection, and a word of the statement that is inside."""
 
-METHODS: Final = ("begin", "admit", "end")
+METHODS: Final = ("begin", "admit", "refuse", "mended", "end")
 """Methods of the journal that commit, beside `submit`, whose commits are named by the change."""
 
 CHANGES: Final = tuple(kind.__name__ for kind in get_args(Change) if kind is not Settled)

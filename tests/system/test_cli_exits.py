@@ -47,9 +47,7 @@ def test_missing_directory(ingest: CommandLine, sandbox: Served) -> None:
     assert sandbox.ledger()["requests"] == {}
 
 
-@pytest.mark.parametrize(
-    "source", ["redis://localhost/0", "sqs://queue", "jobs.jsonl", "list.txt", "-", "https://x/y.jpg"]
-)
+@pytest.mark.parametrize("source", ["redis://localhost/0", "sqs://queue", "https://x/y.jpg"])
 def test_sources_that_are_none(ingest: CommandLine, source: str) -> None:
     check_run(ingest, source, "--pack", "P", code=2, says="can't be a source")
 
