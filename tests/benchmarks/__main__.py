@@ -22,6 +22,7 @@ from ingest.journal.database import TEMPORARY_FILE_SYSTEMS, file_system
 from tests.benchmarks.bounds import memory, second_run
 from tests.benchmarks.latency import latency
 from tests.benchmarks.limited import limited
+from tests.benchmarks.manifests import manifests
 from tests.benchmarks.parts import parts
 from tests.benchmarks.server import Missing
 from tests.benchmarks.sizes import sizes
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from tests.benchmarks.table import Result
 
-PARTS = ("throughput", "parts", "limited", "latency", "bytes", "second", "memory")
+PARTS = ("throughput", "parts", "limited", "latency", "bytes", "second", "memory", "manifests")
 
 
 def main() -> int:
@@ -47,6 +48,7 @@ def main() -> int:
         "bytes": lambda folder: sizes(folder, pairs=args.pairs),
         "second": lambda folder: second_run(folder, jobs=args.journaled // 10, pairs=args.pairs),
         "memory": lambda folder: memory(folder, jobs=args.journaled),
+        "manifests": lambda folder: manifests(folder, jobs=args.journaled),
     }
     figures: dict[str, object] = {"machine": _machine()}
     for name in args.part or PARTS:
@@ -73,7 +75,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=9, help="pairs of runs, in alternating order")
     parser.add_argument("--jobs", type=int, default=6000, help="files of 20 KB")
     parser.add_argument("--limited", type=int, default=5000, help="images against a limit of 100 requests a second")
-    parser.add_argument("--journaled", type=int, default=1_000_000, help="jobs in the large journal")
+    parser.add_argument(
+        "--journaled", type=int, default=1_000_000, help="jobs in the large journal, and rows of the large manifest"
+    )
     parser.add_argument("--folder", type=Path, help="where to work: a local disk")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     args = parser.parse_args()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["memory", "second_run"]
+__all__ = ["link", "memory", "second_run", "seen"]
 
 LINKS: Final = 50_000
 # ext4 allows 65 000 names a file.
@@ -38,7 +38,7 @@ def memory(folder: Path, *, jobs: int) -> Result:
     """Peak memory and times with so many jobs in the journal, and as many files in one directory."""
     bench = Bench(folder)
     began = time.perf_counter()
-    files = _link(folder / "million", jobs)
+    files = link(folder / "million", jobs)
     result = Result(
         title=f"Bounds: a journal of {jobs:,} jobs, a directory of {jobs:,} files",
         columns=("", "seconds", "CPU s", "peak MiB"),
@@ -55,7 +55,7 @@ def memory(folder: Path, *, jobs: int) -> Result:
     with serving() as base_url:
         for state in (State.ADDED, State.PENDING):
             journal = folder / f"{state.value}.db"
-            write_journal(journal, base_url, _seen(files), state=state)
+            write_journal(journal, base_url, seen(files), state=state)
             opening = child(
                 [sys.executable, "-m", "tests.benchmarks.opening", str(journal), base_url],
                 environment=os.environ,
@@ -83,10 +83,10 @@ def memory(folder: Path, *, jobs: int) -> Result:
 def second_run(folder: Path, *, jobs: int, pairs: int) -> Result:
     """A run over so many files that are all added, beside a walk that only looks at them."""
     bench = Bench(folder)
-    files, journal = _link(folder / "again", jobs), folder / "again.db"
+    files, journal = link(folder / "again", jobs), folder / "again.db"
     walk = [sys.executable, "-m", "tests.benchmarks.walking", str(files)]
     with serving() as base_url:
-        write_journal(journal, base_url, _seen(files), state=State.ADDED)
+        write_journal(journal, base_url, seen(files), state=State.ADDED)
         runs = in_turn(
             pairs,
             lambda: bench.program([files], base_url, journal=journal),
@@ -118,7 +118,8 @@ def second_run(folder: Path, *, jobs: int, pairs: int) -> Result:
     return result
 
 
-def _link(folder: Path, count: int) -> Path:
+def link(folder: Path, count: int) -> Path:
+    """A new directory of so many small pictures."""
     folder.mkdir()
     hidden = folder / ".first"  # passed over by a walk
     for number in range(count):
@@ -130,7 +131,8 @@ def _link(folder: Path, count: int) -> Path:
     return folder
 
 
-def _seen(folder: Path) -> Iterator[tuple[str, int, int]]:
+def seen(folder: Path) -> Iterator[tuple[str, int, int]]:
+    """Path, size and time of each, as a journal has them."""
     for entry in os.scandir(folder):
-        seen = entry.stat()
-        yield entry.path, seen.st_size, seen.st_mtime_ns
+        status = entry.stat()
+        yield entry.path, status.st_size, status.st_mtime_ns

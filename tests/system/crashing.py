@@ -52,14 +52,17 @@ STEPS: Final[dict[str, tuple[Any, str, str]]] = {
 }
 """Functions that commit by themselves, given a connection, and a word of the statement that is inside."""
 
-METHODS: Final = ("begin", "admit", "refuse", "mended", "end")
+METHODS: Final = ("begin", "admit", "end")
 """Methods of the journal that commit, beside `submit`, whose commits are named by the change."""
+
+REFUSALS: Final = ("refuse", "mended")
+"""The same of what is no job, by which only a manifest comes."""
 
 CHANGES: Final = tuple(kind.__name__ for kind in get_args(Change) if kind is not Settled)
 SETTLED: Final = ("found", *Outcome)
 """A `Settled` is named by its outcome; "found" is the `added` of a lookup."""
 
-COMMITS: Final = (*METHODS, *CHANGES, *SETTLED)
+COMMITS: Final = (*METHODS, *REFUSALS, *CHANGES, *SETTLED)
 
 
 class Trigger:
@@ -209,7 +212,7 @@ def _wrap_commits(trigger: Trigger) -> None:
     _replace(GroupCommit, "submit", unit)
     _replace(GroupCommit, "_commit", commit)
     _replace(SqliteJournal, "submit", change)
-    for name in METHODS:
+    for name in (*METHODS, *REFUSALS):
         _replace(SqliteJournal, name, method)
 
 

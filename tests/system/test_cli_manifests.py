@@ -92,7 +92,18 @@ def test_bad_rows_are_refused_one_by_one_and_good_ones_added(
 
 
 @pytest.mark.parametrize(
-    "point", ["refuse.before", "refuse.inside", "refuse.after", "refuse.after:2", "Stored.after:20", "added.after:30"]
+    "point",
+    [
+        "refuse.before",
+        "refuse.inside",
+        "refuse.after",
+        "refuse.after:2",
+        "mended.before",
+        "mended.inside",
+        "mended.after",
+        "Stored.after:20",
+        "added.after:30",
+    ],
 )
 def test_killed_in_the_middle_the_next_run_has_it_all(
     ingest: CommandLine, sandbox: Served, bad_manifest: Path, point: str

@@ -11,9 +11,9 @@ import pytest
 from journal_samples import PACK, RUN, SUMMARY, TARGET, candidate, child, job_in, line_of
 
 from ingest.errors import JournalCorrupt, JournalInUse, MachineError, UsageError
-from ingest.journal import changes
+from ingest.journal import changes, database
 from ingest.journal.changes import Parked, Resent, Settled, Spent
-from ingest.journal.records import QUARANTINED, Claimed, PackRecord, Selection
+from ingest.journal.records import QUARANTINED, Claimed, PackRecord, Refusal, Selection
 from ingest.journal.sqlite import SqliteJournal
 from ingest.journal.tending import BATCH, SqliteEditor, SqliteReader
 from ingest.model import JobId, Outcome, PackId, RunId, Target
@@ -142,6 +142,42 @@ class TestReader:
                 waiting = await job_in(journal, State.PARKED, "parked.jpg")
                 await job_in(journal, State.CLAIMED, "claimed.jpg")
                 assert reader.oldest_pending() == waiting.admitted_at
+
+    async def test_refusals_by_source_and_line(self, path: Path) -> None:
+        other = Target("https://other.example")
+        refused = [
+            Refusal(source=source, place=place, reason=reason, detail="said", run_id=RUN, refused_at=1.5)
+            for source, place, reason in [
+                ("/b.csv", "10", "bad_row"),
+                ("/b.csv", "9", "no_image"),
+                ("/\udcff.csv", "x-1", "bad_row"),
+                ("/a.csv", "2", "bad_row"),
+            ]
+        ]
+        async with SqliteJournal.open(path, TARGET) as journal:
+            await journal.refuse(refused)
+        async with SqliteJournal.open(path, other) as journal:
+            await journal.refuse(refused[:1])
+        with SqliteReader.open(path, TARGET) as reader:
+            assert list(reader.refusals(None)) == [refused[3], refused[1], refused[0], refused[2]]
+            assert list(reader.refusals("no_image")) == [refused[1]]
+        with SqliteReader.open(path, None) as reader:
+            assert len(list(reader.refusals(None))) == 5
+
+    async def test_a_journal_that_is_older_than_refusals_has_none(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(database, "MIGRATIONS", database.MIGRATIONS[:2])
+            await filled(tmp_path / "old.db")
+        with SqliteReader.open(tmp_path / "old.db", None) as reader:
+            assert list(reader.refusals(None)) == []
+        async with SqliteJournal.open(tmp_path / "old.db", TARGET) as journal:  # and is brought up to date
+            refusal = Refusal(source="/a", place="1", reason="bad_row", detail="", run_id=RUN, refused_at=1.5)
+            await journal.refuse([refusal])
+        with SqliteReader.open(tmp_path / "old.db", None) as reader:
+            assert list(reader.refusals(None)) == [refusal]
+            assert len(list(reader.records(EVERYTHING))) == 10
 
     def test_beside_a_writer_in_another_process(self, tmp_path: Path) -> None:
         path = tmp_path / "journal.db"
