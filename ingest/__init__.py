@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         ImageChanged,
         ImageError,
         ImageRejected,
+        ImageUnreachable,
         ImageUnreadable,
         IngestError,
         JournalCorrupt,
@@ -47,13 +48,14 @@ if TYPE_CHECKING:
         UsageError,
     )
     from ingest.model import FileStamp, Job, Outcome, Summary, SummaryError
-    from ingest.settings import ApiSettings, FlowSettings, ImageSettings, RunSettings, Settings
+    from ingest.settings import ApiSettings, FetchSettings, FlowSettings, ImageSettings, RunSettings, Settings
     from ingest.sources.base import Delivery, Source, SourceReport
 
 __all__ = [
     "ApiSettings",
     "Delivery",
     "Fatal",
+    "FetchSettings",
     "FileStamp",
     "FlowSettings",
     "GaveUp",
@@ -61,6 +63,7 @@ __all__ = [
     "ImageError",
     "ImageRejected",
     "ImageSettings",
+    "ImageUnreachable",
     "ImageUnreadable",
     "IngestError",
     "Job",
@@ -92,7 +95,9 @@ _HOMES: Final = {
     "run": "ingest.assemble",
     **dict.fromkeys(("FileStamp", "Job", "Outcome", "Summary", "SummaryError"), "ingest.model"),
     **dict.fromkeys(("Delivery", "Source", "SourceReport"), "ingest.sources.base"),
-    **dict.fromkeys(("ApiSettings", "FlowSettings", "ImageSettings", "RunSettings", "Settings"), "ingest.settings"),
+    **dict.fromkeys(
+        ("ApiSettings", "FetchSettings", "FlowSettings", "ImageSettings", "RunSettings", "Settings"), "ingest.settings"
+    ),
 }
 # Every other name is an error.
 

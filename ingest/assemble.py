@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING
 
 from ingest.api.client import PacksClient
 from ingest.api.credentials import Credentials
+from ingest.api.environment import tls_context
 from ingest.api.target import target_of
 from ingest.api.transport import HttpTransport
+from ingest.images.fetch import Fetcher
 from ingest.images.formats import looks_like_image
 from ingest.images.memory import MemoryBudget
 from ingest.journal.database import connect_readonly
@@ -30,8 +32,10 @@ from ingest.model import Lane
 from ingest.observe.metrics import Metrics
 from ingest.operations.verify import Verification
 from ingest.pipeline.account import Account
+from ingest.pipeline.contents import Contents
 from ingest.pipeline.deliver import Deliver
 from ingest.pipeline.feed import Feed
+from ingest.pipeline.fetching import Fetching
 from ingest.pipeline.gate import Gate, GatedTransport
 from ingest.pipeline.guard import Guard
 from ingest.pipeline.packs import Packs
@@ -44,6 +48,7 @@ from ingest.pipeline.settle import Settler
 from ingest.pipeline.solitude import Solitude
 from ingest.pipeline.stop import MaxRejected, Stop
 from ingest.pipeline.twins import Twins
+from ingest.pipeline.upload import Upload
 from ingest.pipeline.view import View
 from ingest.pipeline.work import OpenJobs, Tally
 from ingest.pipeline.workers import Workers
@@ -168,14 +173,16 @@ async def assembled(
             settings, metrics=metrics, stop=stop, patience_s=_patience_s(settings), on_secret=on_secret
         ) as connection,
         opened_journal(settings, metrics=metrics) as journal,
+        Fetcher.open(settings.fetch, tls=tls_context) as fetcher,
     ):
-        yield _pipeline(settings, connection, journal, metrics=metrics, stop=stop, on_settled=on_settled)
+        yield _pipeline(settings, connection, journal, fetcher, metrics=metrics, stop=stop, on_settled=on_settled)
 
 
 def _pipeline(
     settings: Settings,
     connection: Connection,
     journal: SqliteJournal | MemoryJournal,
+    fetcher: Fetcher,
     *,
     metrics: Metrics,
     stop: Stop,
@@ -237,20 +244,22 @@ def _pipeline(
         ready=workers.give,
         uncut=stop.uncut,
     )
+    memory = MemoryBudget(settings.images.max_memory_bytes)
     deliver = Deliver(
         settings,
         client=client,
         retrying=retrying,
         journal=journal,
         packs=packs,
+        contents=Contents(client, retrying),
         open_jobs=open_jobs,
         twins=twins,
         solitude=Solitude(),
-        memory=MemoryBudget(settings.images.max_memory_bytes),
+        memory=memory,
         settler=settler,
         reconciler=reconciler,
-        traffic=traffic,
-        recorder=metrics,
+        fetching=Fetching(settings, fetcher=fetcher, memory=memory, settler=settler, sleep=stop.sleep),
+        upload=Upload(client, retrying, traffic=traffic, recorder=metrics),
         sleep=stop.sleep,
         again=workers.give_back,
         on_stop=stop.because,
@@ -302,8 +311,13 @@ async def verification(settings: Settings) -> AsyncIterator[Verification]:
         async def pay_debts() -> Summary:
             # Lanes and a stop of its own: what ends the run must not end the look after it.
             metrics, stop = Metrics(), Stop()
-            async with connected(settings, metrics=metrics, stop=stop) as connection:
-                pipeline = _pipeline(settings, connection, journal, metrics=metrics, stop=stop, on_settled=None)
+            async with (
+                connected(settings, metrics=metrics, stop=stop) as connection,
+                Fetcher.open(settings.fetch, tls=tls_context) as fetcher,
+            ):
+                pipeline = _pipeline(
+                    settings, connection, journal, fetcher, metrics=metrics, stop=stop, on_settled=None
+                )
                 return await pipeline.pay_debts()
 
         yield Verification(

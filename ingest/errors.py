@@ -12,6 +12,7 @@ does I/O or decides anything.
     ├── ImageError              one file can't be used as it is
     │   ├── ImageRejected       never: it is no image that a pack takes
     │   ├── ImageUnreadable     another day: this machine could not read it
+    │   │   └── ImageUnreachable  or a little later: the host of its URL did not hand it over
     │   └── ImageChanged        inspect it again: it changed while it was read
     └── StopError               the run ends, with this exit code
         ├── TooManyRejected     1: look why so many are rejected
@@ -40,6 +41,7 @@ __all__ = [
     "ImageChanged",
     "ImageError",
     "ImageRejected",
+    "ImageUnreachable",
     "ImageUnreadable",
     "IngestError",
     "JournalCorrupt",
@@ -158,6 +160,17 @@ class ImageRejected(ImageError):
 
 class ImageUnreadable(ImageError):
     """This machine could not read the file (`missing`, `permission_denied`, `io_error`); a later run may."""
+
+
+class ImageUnreachable(ImageUnreadable):
+    """The host of its URL did not hand it over (`connect`, `timeout`, `http_503`, …): ask again, a few times.
+
+    Not before `retry_after_s` seconds; None: whoever asks chooses.
+    """
+
+    def __init__(self, message: str, *, reason: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message, reason=reason)
+        self.retry_after_s = retry_after_s
 
 
 class ImageChanged(ImageError):

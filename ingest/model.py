@@ -6,6 +6,7 @@ Values only: no I/O, no decisions, nothing mutable.
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, NewType, TypeAlias
 
@@ -31,7 +32,10 @@ __all__ = [
     "Summary",
     "SummaryError",
     "Target",
+    "is_url",
 ]
+
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 Target = NewType("Target", str)
 """A normalised base URL: what an API key is *not*, so that a rotated key continues the same jobs."""
@@ -62,6 +66,11 @@ IMAGE_TYPES: Final[tuple[ContentType, ...]] = (
     "image/heic",
     "image/heif",
 )
+
+
+def is_url(image: str) -> bool:
+    """Whether an image is named by a URL of any scheme, and not by a path. An absolute path never looks like one."""
+    return _SCHEME.match(image) is not None
 
 
 class Outcome(enum.StrEnum):

@@ -13,6 +13,7 @@ __all__ = [
     "DEFAULT_BASE_URL",
     "MAX_RETRY_AFTER_S",
     "ApiSettings",
+    "FetchSettings",
     "FlowSettings",
     "ImageSettings",
     "RunSettings",
@@ -92,6 +93,34 @@ class ImageSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FetchSettings:
+    """What is asked of the hosts of images that are named by a URL, before they are added."""
+
+    check_urls: bool = True
+    # Ask each URL for its first bytes: is it there, and an image that packs take? The API itself never looks.
+
+    rehost: bool = False
+    # Download the image and upload its bytes, for URLs that will not last; without it the URL itself is added.
+
+    allow_private_hosts: bool = False
+    # Whether URLs may lead to private, loopback, link-local and other addresses that are not of the public internet:
+    # a manifest of somebody else's must not make this program ask what only this machine can reach.
+
+    timeout_s: float = 60.0
+    # Seconds for a check, and for a download without progress. As for the API.
+
+    connect_timeout_s: float = 10.0
+    # A host that takes no connection by then is not there for the API either. (curl's happy eyeballs and the retries
+    # of a SYN at 1 and 3 s fit into it.)
+
+    max_requests_per_host: int = 8
+    # At once. What browsers allow themselves is 6 (Firefox, `network.http.max-persistent-connections-per-server`).
+
+    max_redirects: int = 5
+    # Where more come, it is a loop in the end.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
     """What one run does with the jobs it is given."""
 
@@ -102,7 +131,7 @@ class RunSettings:
     # Create the pack of that name when there is none in scope.
 
     duplicates: Literal["skip", "allow"] = "skip"
-    # `allow` adds the same bytes as often as they are named.
+    # `allow` adds the same bytes, or the same URL, as often as they are named.
 
     limit: int | None = None
     # At most so many jobs that are not done yet; a first try.
@@ -132,6 +161,7 @@ class Settings:
     api: ApiSettings = field(default_factory=ApiSettings)
     flow: FlowSettings = field(default_factory=FlowSettings)
     images: ImageSettings = field(default_factory=ImageSettings)
+    fetch: FetchSettings = field(default_factory=FetchSettings)
     run: RunSettings = field(default_factory=RunSettings)
     journal: str | None = None
     # Path of the journal. None: a journal in memory, which remembers nothing after the run.

@@ -116,13 +116,15 @@ class PacksClient:
         path = f"/packs/{_quoted(Operation.GET_PACK, pack_id=pack_id)}"
         return await self._ask_for(pack_id, self._call(Operation.GET_PACK, "GET", path))
 
-    async def scan_pack(self, pack_id: str, wanted: Collection[str]) -> PackScan:
+    async def scan_pack(
+        self, pack_id: str, wanted: Collection[str], *, on_url: Callable[[str], None] | None = None
+    ) -> PackScan:
         """Which of the `wanted` URLs a pack holds (`GET /packs/{packId}`), in memory that does not grow with the pack.
 
         The answer is all or nothing: a document that is cut short, about another pack, or wrong anywhere that matters,
-        is `Retryable`.
+        is `Retryable`. `on_url` is called at once with each URL of it, and may have been when the answer is none.
         """
-        scanner = PackScanner(pack_id, wanted)
+        scanner = PackScanner(pack_id, wanted, on_url=on_url)
         path = f"/packs/{_quoted(Operation.GET_PACK, pack_id=pack_id)}"
         call = self._call(Operation.GET_PACK, "GET", path, sink=scanner.feed)
         answer = await self._exchange(call)

@@ -13,7 +13,7 @@ from ingest.api.messages import ImageRef, PackScan
 from ingest.policy.spelling import Spellings
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator
+    from collections.abc import Callable, Collection, Generator
 
 __all__ = ["PackScanner", "is_same_pack"]
 
@@ -27,12 +27,14 @@ ENDS: Final = frozenset({"end_map", "end_array"})
 class PackScanner:
     """Takes an answer of status 200 about that pack in pieces of any size, and gives a `PackScan` at its end.
 
+    `on_url` hears of every image's url, as the server spells it.
     An image whose url the server spells in another way (`%28` or `(`) is found under the url as it is wanted.
     `ValueError` where the answer is not what is documented; its text says what it is instead, and quotes nothing.
     """
 
-    def __init__(self, pack_id: str, wanted: Collection[str]) -> None:
+    def __init__(self, pack_id: str, wanted: Collection[str], *, on_url: Callable[[str], None] | None = None) -> None:
         self._asked_for = pack_id
+        self._on_url = on_url
         self._wanted = Spellings(wanted)
         self._is_ok = False
         self._code: object = None
@@ -119,6 +121,8 @@ class PackScanner:
                 yield from _rest_of(kind)
         if image_id is None or url is None:
             raise ValueError("a pack with an image that has no id or no url")
+        if self._on_url is not None:
+            self._on_url(url)
         if (meant := self._wanted.meant(url)) is not None:
             self._found.append(ImageRef(image_id=image_id, url=meant))
 

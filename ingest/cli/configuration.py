@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from ingest.cli import values
 from ingest.errors import UsageError
-from ingest.settings import DEFAULT_BASE_URL, ApiSettings, FlowSettings, ImageSettings, RunSettings, Settings
+from ingest.settings import (
+    DEFAULT_BASE_URL,
+    ApiSettings,
+    FetchSettings,
+    FlowSettings,
+    ImageSettings,
+    RunSettings,
+    Settings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["api_settings", "journal_path", "run_settings", "secrets", "shard"]
 
-FLOW, IMAGES, RUN = FlowSettings(), ImageSettings(), RunSettings()
+FETCH, FLOW, IMAGES, RUN = FetchSettings(), FlowSettings(), ImageSettings(), RunSettings()
 
 
 def run_settings(origins: Origins) -> Settings:
@@ -40,6 +48,12 @@ def run_settings(origins: Origins) -> Settings:
         images=ImageSettings(
             max_bytes=origins.one("max-bytes", values.size_bytes, IMAGES.max_bytes),
             max_memory_bytes=origins.one("max-memory", values.size_bytes, IMAGES.max_memory_bytes),
+        ),
+        fetch=FetchSettings(
+            check_urls=origins.one("check-urls", values.truth, FETCH.check_urls),
+            rehost=origins.one("rehost", values.truth, FETCH.rehost),
+            allow_private_hosts=origins.one("allow-private-hosts", values.truth, FETCH.allow_private_hosts),
+            timeout_s=origins.one("timeout", values.positive_duration_s, FETCH.timeout_s),
         ),
         run=RunSettings(
             pack=origins.one("pack", values.text, RUN.pack),

@@ -14,6 +14,7 @@ from ingest.cli import configuration, options, output, standing, values
 from ingest.cli.origins import told
 from ingest.errors import UsageError
 from ingest.model import PackId
+from ingest.observe.text import without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -162,7 +163,7 @@ def _choice(option: str, word: str, *choices: str) -> str:
 
 def _failure(record: Record) -> dict[str, Any]:
     return {
-        "image": record.locator,
+        "image": without_secrets(record.locator),
         "source": None,
         "place": None,
         "pack_id": record.pack_id,

@@ -38,7 +38,7 @@ SETTINGS: Final = frozenset(
     # What jobs a run takes, and how it treats them.
     {"source", "include", "exclude", "pack", "create-pack", "duplicates", "limit", "max-rejected", "allow-empty"}
     | {"shard"}
-    | {"max-bytes", "max-memory"}
+    | {"max-bytes", "max-memory", "check-urls", "rehost", "allow-private-hosts"}
     # How fast, how often, how long.
     | {"concurrency", "rate", "max-attempts", "timeout", "drain-timeout", "settle-delay", "give-up-after", "on-fatal"}
     # Where things are kept and shown.

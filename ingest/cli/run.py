@@ -90,6 +90,29 @@ def run(
             rich_help_panel=SELECTION,
         ),
     ] = None,
+    check_urls: Annotated[
+        bool | None,
+        typer.Option(
+            "--check-urls/--no-check-urls",
+            show_default="check",
+            help="Ask each URL whether it is an image.",
+            rich_help_panel=SELECTION,
+        ),
+    ] = None,
+    rehost: Annotated[
+        bool | None,
+        typer.Option(
+            "--rehost/--no-rehost", help="Upload what URLs lead to, and not the URLs.", rich_help_panel=SELECTION
+        ),
+    ] = None,
+    allow_private_hosts: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-private-hosts/--no-allow-private-hosts",
+            help="URLs may lead to private addresses.",
+            rich_help_panel=SELECTION,
+        ),
+    ] = None,
     allow_empty: Annotated[
         bool | None,
         typer.Option("--allow-empty/--no-allow-empty", help="No image found is a success.", rich_help_panel=SELECTION),

@@ -18,10 +18,10 @@ from ingest.cli import configuration, looping, output, progress, standing, value
 from ingest.cli.ending import Crashed
 from ingest.errors import BUG_EXIT_CODE, IngestError, StopError, UsageError
 from ingest.journal.database import TEMPORARY_FILE_SYSTEMS, file_system
-from ingest.model import Lane
+from ingest.model import Lane, is_url
 from ingest.observe.logging import configure
 from ingest.observe.metrics import Metrics
-from ingest.observe.text import printable
+from ingest.observe.text import printable, shown
 from ingest.pipeline.stop import Stop
 from ingest.sources.manifest import STDIN, names_packs
 
@@ -195,16 +195,22 @@ def _sources(origins: Origins, settings: Settings) -> list[Source]:
 
 
 def _check(name: str) -> None:
-    shown = printable(name.partition("?")[0])
+    told = shown(name)
     if not name.strip():
         raise UsageError(
             "A source is an empty text, which names nothing.",  # and not the current directory, as it does elsewhere
             code="no_such_source",
             hint="Check the variable that should hold it.",
         )
-    if "://" in name:
+    if name.lower().startswith(("http://", "https://")):
         raise UsageError(
-            f"{shown} can't be a source: directories, image files and manifests can.",
+            f"{told} is the URL of an image, and no source of images.",
+            code="unsupported_source",
+            hint="Put it on a line of a manifest, such as a .txt file, or pipe JSON lines into `ingest run -`.",
+        )
+    if is_url(name):
+        raise UsageError(
+            f"{told} can't be a source: directories, image files and manifests can.",
             code="unsupported_source",
             hint="Name a directory, image files, or a list of images (.jsonl .csv .txt).",
         )
@@ -215,7 +221,7 @@ def _check(name: str) -> None:
     except (OSError, ValueError) as error:
         problem = error.strerror if isinstance(error, OSError) else str(error)
         raise UsageError(
-            f"{shown} can't be read: {problem}.",
+            f"{told} can't be read: {problem}.",
             code="no_such_source",
             hint="Check its spelling and its permissions, and that what it lies on is mounted.",
         ) from error

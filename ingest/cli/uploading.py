@@ -42,7 +42,7 @@ def of(paths: Sequence[str], origins: Origins, *, is_json: bool) -> Callable[[Co
 
 async def _sent(client: PacksClient, image: Inspected, name: str) -> UploadTicket:
     """Reserve and put; again is harmless, and the only way after a ticket that is out of date."""
-    size = image.stamp.size_bytes
+    size = image.size_bytes
     ticket = await client.upload_file(image.content_type, filename=name, size_bytes=size)
     await client.put_file(ticket, image.body, content_type=image.content_type, content_length=size)
     return ticket
@@ -50,7 +50,7 @@ async def _sent(client: PacksClient, image: Inspected, name: str) -> UploadTicke
 
 def _print(path: str, ticket: UploadTicket, image: Inspected, *, is_json: bool) -> None:
     if is_json:
-        told = {"file": path, "url": ticket.url, "contentType": image.content_type, "size": image.stamp.size_bytes}
+        told = {"file": path, "url": ticket.url, "contentType": image.content_type, "size": image.size_bytes}
         output.json_line(told)
     else:
         output.line(f"{ticket.url}  {printable(path)}")

@@ -12,6 +12,7 @@ import typer
 from ingest.cli import configuration, options, output, standing, values
 from ingest.cli.origins import told
 from ingest.model import PackId
+from ingest.observe.text import without_secrets
 
 if TYPE_CHECKING:
     from ingest.operations.differences import Difference
@@ -86,8 +87,8 @@ def _line(difference: Difference) -> dict[str, Any]:
         "kind": "difference",
         "what": difference.what.value,
         "pack_id": record.pack_id,
-        "url": record.url,
-        "image": record.locator,
+        "url": record.add_url and without_secrets(record.add_url),
+        "image": without_secrets(record.locator),
         "job_id": record.job_id,
         "copies": difference.copies,
         "is_mended": difference.is_mended,
@@ -122,7 +123,7 @@ def _print(report: Report, *, is_repairing: bool) -> None:
 def _row(difference: Difference, *, is_repairing: bool) -> tuple[object, ...]:
     record = difference.record
     mended = ("yes" if difference.is_mended else "no",) if is_repairing else ()
-    return (difference.what.value, record.pack_id, difference.copies, *mended, record.locator)
+    return (difference.what.value, record.pack_id, difference.copies, *mended, without_secrets(record.locator))
 
 
 def _hints(report: Report, *, is_repairing: bool) -> list[str]:

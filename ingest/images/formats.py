@@ -12,9 +12,10 @@ from ingest.images.signatures import HEAD_BYTES, identify
 from ingest.images.structure import Structure
 
 if TYPE_CHECKING:
+    from ingest.images.signatures import Kind
     from ingest.model import ContentType
 
-__all__ = ["HEAD_BYTES", "Detector", "Reason", "Unusable", "looks_like_image"]
+__all__ = ["HEAD_BYTES", "Detector", "Reason", "Unusable", "looks_like_image", "type_of"]
 
 Reason: TypeAlias = Literal["empty", "not_an_image", "unsupported_type", "cut_short"]
 
@@ -58,15 +59,25 @@ class Detector:
     def _begin(self, start: bytes) -> None:
         self._head = None
         kind = identify(start[:HEAD_BYTES])
-        if kind is None:
-            self._verdict = Unusable(reason="not_an_image", detail=f"is not an image; {_TAKEN}")
-        elif kind.content_type is not None:
-            self._name, self._verdict = kind.name, kind.content_type
+        self._verdict = _verdict(kind)
+        if kind is not None and kind.content_type is not None:
+            self._name = kind.name
             self._structure = Structure(kind.content_type)
             self._structure.feed(start)
-        else:
-            reason: Reason = "not_an_image" if kind.family == "page" else "unsupported_type"
-            self._verdict = Unusable(reason=reason, detail=f"is {kind.name}; {_TAKEN}")
+
+
+def type_of(head: bytes) -> ContentType | Unusable:
+    """The verdict over what begins with `head` (its first `HEAD_BYTES`, or all of it), if the rest is there."""
+    return _verdict(identify(head[:HEAD_BYTES])) if head else Unusable(reason="empty", detail="is empty")
+
+
+def _verdict(kind: Kind | None) -> ContentType | Unusable:
+    if kind is None:
+        return Unusable(reason="not_an_image", detail=f"is not an image; {_TAKEN}")
+    if kind.content_type is not None:
+        return kind.content_type
+    reason: Reason = "not_an_image" if kind.family == "page" else "unsupported_type"
+    return Unusable(reason=reason, detail=f"is {kind.name}; {_TAKEN}")
 
 
 def looks_like_image(head: bytes) -> bool:

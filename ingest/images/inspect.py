@@ -35,15 +35,21 @@ _readers: RunVar[Readers] = RunVar("ingest.images.inspect")
 class Inspected:
     """One image, as it was when it was inspected; a context manager that frees its memory.
 
-    `body` is the bytes themselves, or for a large file a `StreamedFile`; either way it has `stamp.size_bytes` bytes.
+    `body` is the bytes themselves, or for a large file a `StreamedFile`; either way it has `size_bytes` bytes. `stamp`
+    is None where the bytes are no file of the user's.
     """
 
     fingerprint: Fingerprint
     content_type: ContentType
-    stamp: FileStamp
+    stamp: FileStamp | None
     body: bytes | StreamedFile = field(repr=False)
     memory: MemoryBudget
     reserved_bytes: int
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes there are to send."""
+        return len(self.body) if isinstance(self.body, bytes) else self.body.size_bytes
 
     def release(self) -> None:
         """Give the memory back; the second time does nothing. The body must not be used after it."""

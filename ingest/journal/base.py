@@ -105,7 +105,10 @@ class JournalMender(Protocol):
         ...
 
     async def page(self, pack_id: PackId, state: State, *, after: JobId, limit: int) -> Sequence[Record]:
-        """The next jobs of a pack in `state` that have a url and a number over `after`; empty at the end."""
+        """The next jobs of a pack in `state` with a number over `after` whose image it may hold; empty at the end.
+
+        These have a minted url, or an add of their own URL may have been sent.
+        """
         ...
 
     def submit(self, change: Change) -> asyncio.Future[Record]:

@@ -48,11 +48,15 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The bytes are on the CDN under `url`; durable *before* the add is sent."""
+    """The image is where its add will say that it is; durable *before* the add is sent.
+
+    For bytes, on the CDN under `url`. With `url` None it is the caller's own URL, the job's locator, that is added; and
+    `inspection` is None where its pack may hold that already, so that nothing tells one copy from another.
+    """
 
     job_id: JobId
-    inspection: Inspection
-    url: str
+    inspection: Inspection | None
+    url: str | None
 
 
 class Parked(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -113,7 +113,7 @@ class MemoryJournal:
 
     async def page(self, pack_id: PackId, state: State, *, after: JobId, limit: int) -> Sequence[Record]:
         """See `JournalMender.page`."""
-        wanted = (record for record in self._in({state}) if record.pack_id == pack_id and record.url is not None)
+        wanted = (record for record in self._in({state}) if record.pack_id == pack_id and record.urls)
         return [record for record in wanted if record.job_id > after][:limit]
 
     def _apply(self, change: Change) -> Record:

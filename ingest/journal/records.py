@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
-from ingest.model import ContentType, FileStamp, Fingerprint, JobId, Locator, Outcome, PackId, RunId
+from ingest.model import ContentType, FileStamp, Fingerprint, JobId, Locator, Outcome, PackId, RunId, is_url
 from ingest.policy.copies import own_urls
 from ingest.policy.lifecycle import State
 
@@ -53,7 +53,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     admitted_at: float
     run_id: RunId  # the last run that claimed or settled it
     stamp: FileStamp | None = None
-    fingerprint: Fingerprint | None = None
+    fingerprint: Fingerprint | None = None  # of the bytes, or of the URL that is added as it is
     content_type: ContentType | None = None
     url: str | None = None  # minted for this job alone
     answered_url: str | None = None  # what the add's answer called it, where that differs
@@ -61,37 +61,51 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     attempts: int = 0  # answers about this job that were no success
     deaths: int = 0  # claims that died with their process
     is_alone: bool = False  # it runs, or died, with no other job beside it
-    adds_sent: int = 0  # adds of `url` that may have taken effect
-    audit_is_open: bool = False  # its pack must still be read for a second copy of `url`
+    adds_sent: int = 0  # adds of `add_url` that may have taken effect
+    audit_is_open: bool = False  # its pack must still be read for a second copy of it
     condemned: tuple[str, ...] = ()  # ids of surplus copies of `url`: deleted, or about to be
     reason: str | None = None
     detail: str | None = None
     settled_at: float | None = None
 
     @property
+    def add_url(self) -> str | None:
+        """What an add of it sends: the minted url, else the caller's own. None for a file that has none yet."""
+        return self.locator if self.url is None and is_url(self.locator) else self.url
+
+    @property
     def urls(self) -> tuple[str, ...]:
         """Every name that its image may have in its pack."""
-        return tuple(url for url in (self.url, self.answered_url) if url is not None)
+        added = self.url if self.adds_sent == 0 else self.add_url
+        return tuple(url for url in (added, self.answered_url) if url is not None)
 
     @property
     def own_urls(self) -> tuple[str, ...]:
-        """Those of them that are no other job's."""
+        """Those of them that are no other job's: none of a caller's URL, for anybody may add it."""
         return own_urls(minted=self.url, answered=self.answered_url)
+
+    @property
+    def is_verifiable(self) -> bool:
+        """Whether its image, found in its pack, is known to be there by an add of this job."""
+        return self.url is not None or self.fingerprint is not None
 
     @property
     def inspection(self) -> Inspection | None:
         """What a look at the bytes told, once they are on the CDN."""
-        if self.fingerprint is None or self.content_type is None or self.stamp is None or self.url is None:
+        if self.fingerprint is None or self.content_type is None or self.url is None:
             return None
         return Inspection(fingerprint=self.fingerprint, content_type=self.content_type, stamp=self.stamp)
 
 
 class Inspection(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What a look at the bytes told."""
+    """What a look at the image told.
+
+    `stamp` is None where the bytes are no file, and `content_type` where nobody looked: a URL that was not checked.
+    """
 
     fingerprint: Fingerprint
-    content_type: ContentType
-    stamp: FileStamp
+    content_type: ContentType | None
+    stamp: FileStamp | None
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True, gc=False):

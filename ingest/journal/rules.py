@@ -135,8 +135,8 @@ def claim(record: Record, run_id: RunId) -> Record:
 
 
 def retry(record: Record) -> Record:
-    """A settled job made to start again: at the lookup where it has a url, else from the file."""
-    return _afresh(record, Event.RETRY if record.url is None or record.adds_sent == 0 else Event.LOOK_AGAIN)
+    """A settled job made to start again: at the lookup where an add of it was sent, else from the image."""
+    return _afresh(record, Event.RETRY if record.adds_sent == 0 else Event.LOOK_AGAIN)
 
 
 def _afresh(record: Record, event: Event) -> Record:
@@ -193,9 +193,9 @@ def apply(record: Record, change: Change, *, now: float, run_id: RunId) -> Recor
             return replace(
                 record,
                 state=_moved(record, Event.STORE),
-                fingerprint=seen.fingerprint,
-                content_type=seen.content_type,
-                stamp=seen.stamp,
+                fingerprint=seen.fingerprint if seen else None,
+                content_type=seen.content_type if seen else None,
+                stamp=seen.stamp if seen else None,
                 url=url,
                 adds_sent=1,
             )
@@ -224,7 +224,7 @@ def _mended(record: Record, change: Missed | Sighted | Doubted) -> Record:
         case Missed():
             return replace(_afresh(record, Event.MISS), reason=MISSED)
         case Sighted():
-            if record.url is None:  # nothing of it can be in a pack
+            if not record.urls:  # nothing of it can be in a pack
                 raise IllegalTransition(record.state, Event.LOOK_AGAIN, job=record.job_id, history=_history(record))
             # It was sent, whatever was told: its pack has it.
             return replace(_afresh(record, Event.LOOK_AGAIN), adds_sent=max(1, record.adds_sent), reason="sighted")

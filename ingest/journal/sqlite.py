@@ -55,8 +55,8 @@ _PACKS: Final = "SELECT pack_id, key_id FROM packs WHERE target_id = ? ORDER BY 
 _PAGES: Final = {
     is_settled: (
         f"SELECT {COLUMNS} FROM jobs INDEXED BY {index} "  # noqa: S608
-        f"WHERE target_id = ? AND pack_id = ? AND state = ? AND {part} AND url IS NOT NULL AND job_id > ? "
-        "ORDER BY job_id LIMIT ?"
+        f"WHERE target_id = ? AND pack_id = ? AND state = ? AND {part} AND (url IS NOT NULL OR adds_sent > 0) "
+        "AND job_id > ? ORDER BY job_id LIMIT ?"
     )
     for is_settled, index, part in ((True, "jobs_settled", IS_SETTLED), (False, "jobs_unsettled", IS_UNSETTLED))
 }

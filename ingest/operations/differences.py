@@ -79,7 +79,11 @@ def mend(difference: Difference) -> Change | None:
         case What.MISSING:
             return Missed(job_id=record.job_id)
         case What.STRAY:
-            return None if record.state in OWING else Sighted(job_id=record.job_id)
+            # Whose copy of a URL it is, no lookup tells either, where the URL may have been there before.
+            is_debt = record.state in OWING or not record.is_verifiable
+            return None if is_debt else Sighted(job_id=record.job_id)
+        case What.DOUBLED if not record.own_urls:
+            return None  # copies of a caller's URL are told, and nobody's to delete
         case What.DOUBLED:
             count = difference.copies - difference.condemned
             is_surplus = surplus(count, adds_sent=record.adds_sent, condemned=len(record.condemned)) > 0

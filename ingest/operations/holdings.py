@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from ingest.policy.lifecycle import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence, Set
@@ -17,22 +19,32 @@ if TYPE_CHECKING:
 
 __all__ = ["Holding", "Holdings", "Names"]
 
+DUE: Final = frozenset({State.ADDED, State.STORED, State.PARKED})
+"""The states of a job that has, or may have, an image in its pack."""
+
 
 class Names:
     """What the jobs of one pack call their images: `note` each of them, then `close`, then ask.
 
     A job's image has the url that was minted for it, or one that its add was answered with. An answer may name
-    another job's image: a url that is one job's own counts for no other.
+    another job's image: a url that is one job's own counts for no other. A URL that callers named may be the image of
+    several jobs, and of nobody's: each of those that are, or may be, `added` is due one copy of it.
     """
 
     def __init__(self) -> None:
         self._wanted: set[str] = set()  # minted, at first
         self._own: set[str] = set()  # the server's names, each for one job alone
         self._foreign: set[str] = set()  # answered, and nobody's own
+        self.due: Counter[str] = Counter()  # callers' URLs, by how many jobs have a copy coming to them
         self.condemned: set[str] = set()  # ids of surplus copies that were deleted, or are to be
 
     def note(self, record: Record) -> None:
         """Take the names of one job."""
+        if not record.own_urls:
+            self._foreign.update(record.urls)
+            if record.state in DUE:
+                self.due.update(record.urls)
+            return
         if record.url is not None:
             self._wanted.add(record.url)
         own = record.own_urls
@@ -73,13 +85,28 @@ class Holdings:
         self._names = names
         images = {image.image_id: image.url for image in found}  # one that is listed twice is one image
         self._condemned = names.condemned & images.keys()
+        self._due = names.due.copy()
         self._counts = Counter(url for image_id, url in images.items() if image_id not in self._condemned)
 
     def of(self, record: Record) -> Holding:
         """What is this job's. Ask for each job once, and in order: what any of several may claim is the first one's."""
+        if not record.own_urls:
+            return Holding(copies=self._taken(record), condemned=0)
         copies = sum(self._counts[url] for url in self._names.of(record))
         foreign = self._names.foreign(record)
         if not copies and foreign is not None and self._counts[foreign]:
             self._counts[foreign] -= 1
             copies = 1
         return Holding(copies=copies, condemned=sum(image_id in self._condemned for image_id in record.condemned))
+
+    def _taken(self, record: Record) -> int:
+        """The copies of a caller's URL that are left for this job, once each of the others that are due one has it."""
+        is_due = record.state in DUE
+        self._due.subtract(record.urls if is_due else ())
+        taken = {url: max(0, self._counts[url] - self._due[url]) for url in record.urls}
+        if is_due and not any(taken.values()):
+            first = next((url for url in record.urls if self._counts[url]), None)
+            if first is not None:
+                taken[first] = 1
+        self._counts.subtract(taken)
+        return sum(taken.values())

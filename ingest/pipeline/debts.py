@@ -55,6 +55,8 @@ def names_of(record: Record) -> Sequence[str]:
     """The urls under which a lookup finds the job.
 
     What was missed although the pack holds the url that its add was answered with is not there: that image is another
-    job's, unless the url is this job's alone.
+    job's, unless the url is this job's alone. Of a caller's URL, the URL itself is believed.
     """
-    return record.own_urls if record.reason == MISSED else record.urls
+    if record.reason != MISSED:
+        return record.urls
+    return record.own_urls or record.urls[:1]

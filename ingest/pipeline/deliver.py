@@ -1,12 +1,11 @@
-"""One job's way to its pack: inspect, reserve, put, stored, add; a small function for each line of the protocol.
+"""One job's way to its pack: inspect, upload, stored, add; a small function for each line of the protocol.
 
-What the process may die at is written beside each line. Lookups and audits are `reconcile`'s, the end is `settle`'s.
+A URL that is added as it is needs no upload: it is checked, and looked for in its pack, instead. What the process may
+die at is written beside each line. Lookups and audits are `reconcile`'s, the end is `settle`'s.
 """
 
 from __future__ import annotations
 
-import math
-import time
 from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
@@ -24,33 +23,35 @@ from ingest.errors import (
 from ingest.images.inspect import inspect
 from ingest.journal.changes import Excused, Parked, Released, Resent, Stored, Tested
 from ingest.journal.records import Inspection
-from ingest.model import Outcome
+from ingest.model import Outcome, is_url
 from ingest.observe.logging import get_logger
-from ingest.observe.text import printable
+from ingest.observe.text import shown
 from ingest.pipeline.packs import PACK_GONE, Sight
 from ingest.pipeline.retry import JobAttempts
 from ingest.pipeline.stop import Stopped
 from ingest.pipeline.work import SUSPECT_DEATHS
 from ingest.policy.lifecycle import State
 from ingest.policy.retry import backoff_s
+from ingest.policy.urls import url_fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ingest.api.client import PacksClient
-    from ingest.api.messages import AddedImage, UploadTicket
+    from ingest.api.messages import AddedImage
     from ingest.images.inspect import Inspected
     from ingest.images.memory import MemoryBudget
     from ingest.journal.base import Journal
     from ingest.model import Fingerprint, PackId
-    from ingest.observe.recorders import JobRecorder
-    from ingest.pipeline.gate import Traffic
+    from ingest.pipeline.contents import Contents
+    from ingest.pipeline.fetching import Fetching
     from ingest.pipeline.packs import Packs
     from ingest.pipeline.reconcile import Reconciler
     from ingest.pipeline.retry import Retrying
     from ingest.pipeline.settle import Settler
     from ingest.pipeline.solitude import Solitude
     from ingest.pipeline.twins import Twins
+    from ingest.pipeline.upload import Upload
     from ingest.pipeline.work import OpenJobs, Work
     from ingest.settings import Settings
 
@@ -61,13 +62,6 @@ log = get_logger("pipeline")
 MAX_LOOKS: Final = 6
 # A file that changes at every look is being written; with the back-off between them six looks span 15 seconds.
 
-EXPIRY_MARGIN: Final = 0.1
-# A ticket is not used in the last tenth of its life (60 s of the usual 600): the PUT must arrive within it.
-
-
-class _ReserveAgain(Exception):
-    """The ticket is used up or out of date."""
-
 
 class _PackGone(Exception):
     """The pack was deleted: the job is rejected without asking for it."""
@@ -75,34 +69,6 @@ class _PackGone(Exception):
 
 class _PackHidden(Exception):
     """The pack may lie in another key's scope: the job waits for a run with that key."""
-
-
-class _Put:
-    """The PUT of one image to one ticket; to be called again only while the ticket may be good."""
-
-    def __init__(self, client: PacksClient, ticket: UploadTicket, image: Inspected) -> None:
-        self._client = client
-        self._ticket = ticket
-        self._image = image
-        self._good_until = time.monotonic() + ticket.expires_in_s * (1.0 - EXPIRY_MARGIN)
-        self._was_tried = False
-
-    async def __call__(self) -> None:
-        # Tried once in any case: a lifetime that is told wrong costs an attempt, and no endless reserving.
-        if self._was_tried and time.monotonic() >= self._good_until:
-            raise _ReserveAgain
-        self._was_tried = True
-        try:
-            await self._client.put_file(
-                self._ticket,
-                self._image.body,
-                content_type=self._image.content_type,
-                content_length=self._image.stamp.size_bytes,
-            )
-        except Retryable as error:
-            if error.status == 403:
-                self._good_until = -math.inf
-            raise
 
 
 class Deliver:
@@ -116,14 +82,15 @@ class Deliver:
         retrying: Retrying,
         journal: Journal,
         packs: Packs,
+        contents: Contents,
         open_jobs: OpenJobs,
         twins: Twins,
         solitude: Solitude,
         memory: MemoryBudget,
         settler: Settler,
         reconciler: Reconciler,
-        traffic: Traffic,
-        recorder: JobRecorder,
+        fetching: Fetching,
+        upload: Upload,
         sleep: Callable[[float], Awaitable[None]],
         again: Callable[[Work], Awaitable[None]],
         on_stop: Callable[[StopError], None],
@@ -134,14 +101,15 @@ class Deliver:
         self._retrying = retrying
         self._journal = journal
         self._packs = packs
+        self._contents = contents
         self._open = open_jobs
         self._twins = twins
         self._solitude = solitude
         self._memory = memory
         self._settler = settler
         self._reconciler = reconciler
-        self._traffic = traffic
-        self._recorder = recorder
+        self._fetching = fetching
+        self._upload = upload
         self._sleep = sleep
         self._again = again
         self._on_stop = on_stop
@@ -172,7 +140,10 @@ class Deliver:
                     await self._add(work)
         except _PackGone:
             self._settler.settle(work, Outcome.REJECTED, reason="pack_gone", detail=PACK_GONE)
-        except (Stopped, Fatal, _PackHidden):
+        except _PackHidden:
+            await self._reconsider(work)  # its equals would wait for it as long as the run lasts
+            self._release(work)
+        except (Stopped, Fatal):
             self._release(work)
         except StopError as error:
             self._on_stop(error)
@@ -199,32 +170,69 @@ class Deliver:
         if work.inspection is not None:  # uploaded by an earlier run that stopped before the add was sent
             if not await self._goes_ahead(work, work.inspection.fingerprint):
                 return False
+        elif is_url(work.record.locator) and not self._settings.fetch.rehost:
+            url = None
+            if not await self._inspect_url(work):
+                return False
         else:
             url = await self._inspect_and_upload(work)
-        if url is None or work.inspection is None:
-            return False
+            if url is None or work.inspection is None:
+                return False
         # The one commit that a job waits for. Dying before it: start over. After it: the add counts as sent.
         work.record = await self._journal.submit(Stored(job_id=work.record.job_id, inspection=work.inspection, url=url))
         return True
+
+    async def _inspect_url(self, work: Work) -> bool:
+        """Whether the caller's URL is to be added as it is: the cheapest questions first, the foreign host last."""
+        url = work.record.locator
+        self._fetching.refuse_flawed(work)
+        if self._settings.run.duplicates == "allow":
+            # Without a fingerprint: the pack may hold the URL by others, and a lookup could not tell whose it found.
+            await self._fetching.check(work)
+            return True
+        work.inspection = Inspection(fingerprint=url_fingerprint(url), content_type=None, stamp=None)
+        if not await self._goes_ahead(work, work.inspection.fingerprint):
+            return False
+        if await self._is_in_pack(work.record.pack_id, url):
+            self._settler.settle(work, Outcome.DUPLICATE, reason="in_pack")
+            return False
+        work.inspection = replace(work.inspection, content_type=await self._fetching.check(work))
+        return True
+
+    async def _is_in_pack(self, pack_id: PackId, url: str) -> bool:
+        """Whether the pack held the URL before this run added any; of what jobs of the journal added, they know."""
+        try:
+            return await self._contents.hold(pack_id, url)
+        except Rejected as error:
+            if error.status != 404:
+                raise
+            await self._packs.sight(pack_id)
+            self._check_sight(pack_id)
+            raise _again(error) from error
 
     async def _inspect_and_upload(self, work: Work) -> str | None:
         """The url under which the bytes lie; None where an equal image goes ahead or is there already."""
         for look in range(1, MAX_LOOKS + 1):
             try:
-                with await inspect(work.record.locator, self._settings.images, self._memory) as image:
+                with await self._inspected(work) as image:
                     work.inspection = Inspection(
                         fingerprint=image.fingerprint, content_type=image.content_type, stamp=image.stamp
                     )
                     if not await self._goes_ahead(work, work.inspection.fingerprint):
                         return None
-                    return await self._upload(work, image)
+                    return await self._upload(image, work.record.file_name, attempts=self._attempts(work))
             except ImageChanged:
                 await self._reconsider(work)
                 if look == MAX_LOOKS:
                     raise
-                log.debug("image.changed", job=work.record.job_id, image=printable(work.record.locator), look=look)
+                log.debug("image.changed", job=work.record.job_id, image=shown(work.record.locator), look=look)
                 await self._sleep(backoff_s(look, base_s=0.5, cap_s=8.0, jitter=1.0))
         return None
+
+    async def _inspected(self, work: Work) -> Inspected:
+        if is_url(work.record.locator):
+            return await self._fetching.download(work)
+        return await inspect(work.record.locator, self._settings.images, self._memory)
 
     async def _goes_ahead(self, work: Work, fingerprint: Fingerprint) -> bool:
         """Whether no equal image is in the pack, or on its way there."""
@@ -262,23 +270,6 @@ class Deliver:
         for twin in self._twins.end(work):
             await self._again(twin)
 
-    async def _upload(self, work: Work, image: Inspected) -> str:
-        attempts = self._attempts(work)
-        while True:
-            ticket = await self._retrying(
-                lambda: self._client.upload_file(
-                    image.content_type, filename=work.record.file_name, size_bytes=image.stamp.size_bytes
-                ),
-                attempts=attempts,
-            )
-            try:
-                await self._retrying(_Put(self._client, ticket, image), attempts=attempts)
-            except _ReserveAgain:
-                continue
-            self._traffic.bytes_uploaded += image.stamp.size_bytes
-            self._recorder.uploaded(image.stamp.size_bytes)
-            return ticket.url
-
     # Step 6. A process that dies in here leaves `stored`: the next one looks before it adds.
 
     async def _add(self, work: Work) -> None:
@@ -297,7 +288,7 @@ class Deliver:
             log.info("add.parked", job=record.job_id, pack_id=record.pack_id, reason=error.reason)
             self._reconciler.park(work)
         else:
-            answered_url = added.url if added.url != record.url else None
+            answered_url = added.url if added.url != record.add_url else None
             work.record = replace(work.record, answered_url=answered_url or record.answered_url)  # for its audit
             self._settler.settle(work, Outcome.ADDED, image_id=added.id, answered_url=answered_url)
         finally:
@@ -307,7 +298,7 @@ class Deliver:
         record = work.record
         self._check_sight(record.pack_id)  # as it is after a wait at the gate
         try:
-            return await self._client.add_image(record.pack_id, record.url or "", record.file_name)
+            return await self._client.add_image(record.pack_id, record.add_url or "", record.file_name)
         except Rejected as error:
             if error.status != 404:
                 raise
@@ -317,9 +308,7 @@ class Deliver:
                 case Sight.HIDDEN:
                     raise _PackHidden from error
                 case Sight.SEEN:
-                    raise Retryable(
-                        str(error), operation=error.operation, status=error.status, error_code=error.error_code
-                    ) from error
+                    raise _again(error) from error
 
     # Step 7: the add is sent again. The count and the audit are durable before it.
 
@@ -339,3 +328,8 @@ class Deliver:
 
     def _attempts(self, work: Work) -> JobAttempts:
         return JobAttempts(work, self._settler, self._settings.flow.max_attempts)
+
+
+def _again(error: Rejected) -> Retryable:
+    """A pack that is there was denied once: the request is to be sent again."""
+    return Retryable(str(error), operation=error.operation, status=error.status, error_code=error.error_code)

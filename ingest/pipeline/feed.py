@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import anyio.lowlevel
 
-from ingest.errors import PackUnusable, UsageError
+from ingest.errors import PackUnusable
 from ingest.journal.records import Candidate, Claimed, Joined, Known
-from ingest.model import Job, JobId, Locator, Outcome
+from ingest.model import Job, JobId, Locator, Outcome, is_url
 from ingest.pipeline.work import RELEASE_TIMEOUT_S, SUSPECT_DEATHS, Naming, Work, acknowledge, release
+from ingest.policy.urls import in_journal, name_in
 from ingest.sources.base import Delivery, NoJob, RefusingSource, SkimmingSource
 from ingest.sources.selection import file_name, sendable
 
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 __all__ = ["Feed"]
 
 RESUME_BATCH: Final = 256
+
+NAMELESS: Final = "image"
+# What the API calls an image without a file name (API.md, Details).
 
 
 class Feed:
@@ -231,12 +235,6 @@ class Feed:
         return candidate
 
     async def _candidate(self, delivery: Delivery, job: Job) -> Candidate:
-        if "://" in job.image:
-            raise UsageError(
-                f"{job.image.partition('?')[0]} is a URL; this version takes images from files only.",
-                code="url_not_taken",
-                hint="Download the image and name the file.",
-            )
         named = job.pack or self._settings.pack
         if named is None:
             raise PackUnusable(
@@ -245,13 +243,17 @@ class Feed:
                 hint="Name one with --pack ID or NAME, or in each row of a manifest.",
             )
         pack = await self._packs.resolve(named, create=self._settings.create_pack)
-        locator = Locator(os.path.abspath(job.image))  # noqa: ASYNC240, PTH100 - text only; pathlib would change odd names
+        if is_url(job.image):
+            locator, last = Locator(in_journal(job.image)), sendable(name_in(job.image) or NAMELESS)
+        else:
+            locator = Locator(os.path.abspath(job.image))  # noqa: ASYNC240, PTH100 - text only; pathlib would change odd names
+            last = file_name(job.image)
         return Candidate(
             key=f"id:{job.id}" if job.id is not None else locator,
             pack_id=pack.pack_id,
             locator=locator,
-            file_name=sendable(job.file_name) if job.file_name else file_name(job.image),
-            stamp=delivery.stamp,
+            file_name=sendable(job.file_name) if job.file_name else last,
+            stamp=None if is_url(locator) else delivery.stamp,
             key_id=self._key_id(),
         )
 

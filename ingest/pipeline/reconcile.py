@@ -1,7 +1,7 @@
 """What is owed: lookups for adds whose effect is unknown, and audits of urls that were added more than once.
 
 One read of a pack serves all its debts (DESIGN §3, steps 6 and 7). Adds nothing itself: what a settled lookup did not
-find goes back to the workers. Deletes nothing but surplus copies of a url minted for a job of this journal.
+find goes back to the workers. What is done about copies is `audit`'s.
 """
 
 from __future__ import annotations
@@ -11,22 +11,23 @@ import math
 import random
 import time
 from collections import defaultdict
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from ingest.errors import Fatal, Rejected, Retryable
-from ingest.journal.changes import AuditClosed, Condemned
+from ingest.journal.changes import AuditClosed
 from ingest.model import Outcome
 from ingest.observe.logging import get_logger
+from ingest.pipeline.audit import Auditor
 from ingest.pipeline.debts import Debts, OwedAudit, names_of
 from ingest.pipeline.packs import PACK_GONE, Sight
 from ingest.pipeline.pulse import Pulse
 from ingest.pipeline.retry import Once
 from ingest.pipeline.stop import Stopped
-from ingest.policy.copies import surplus
+from ingest.policy.lifecycle import State
 from ingest.policy.retry import backoff_s
+from ingest.policy.spelling import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -52,8 +53,9 @@ log = get_logger("pipeline")
 READ_SPACING: Final = 10.0
 # Between two reads of one pack lie at least ten times their duration: a pack is answered whole, however large.
 
-DELETE_ROUNDS: Final = 3
-# So often is a copy deleted that is still listed after it was: then it is left to a later run.
+UNVERIFIABLE: Final = (
+    "its pack holds this URL, and with --duplicates allow nothing tells whether by this add: it is not added again"
+)
 
 
 class Reconciler:
@@ -83,9 +85,15 @@ class Reconciler:
         self._again = again
         self._open = open_jobs
         self._twins = twins
+        self._auditor = Auditor(client=client, retrying=retrying, journal=journal, settler=settler, open_jobs=open_jobs)
         self._debts: dict[PackId, Debts] = {}
         self._changed = Pulse()
-        self.unpaid = 0  # debts that this run can't pay: the journal keeps them
+        self._left = 0  # jobs and audits of packs out of sight
+
+    @property
+    def unpaid(self) -> int:
+        """Debts that this run can't pay: the journal keeps them."""
+        return self._left + self._auditor.unpaid
 
     @property
     def parked_count(self) -> int:
@@ -188,7 +196,7 @@ class Reconciler:
             audits=len(audits),
             duration_s=round(scan.duration_s, 3),
         )
-        absent = self._resolve_parked(debts, parked, scan)
+        absent = await self._resolve_parked(debts, parked, scan)
         # Before anything is added again: for the add that comes now, this read tells nothing.
         await self._audit(pack_id, debts, audits, scan)
         for work in absent:
@@ -205,20 +213,22 @@ class Reconciler:
         debts.not_before = max(debts.not_before, time.monotonic() + delay_s)
         log.info("lookup.failed", pack_id=pack_id, reason=error.reason, delay_s=round(delay_s, 3))
 
-    def _resolve_parked(
+    async def _resolve_parked(
         self, debts: Debts, parked: Mapping[JobId, tuple[Work, float]], scan: PackScan
     ) -> Sequence[Work]:
         """Settle those that were found, and those whose attempts are used up; the others that are surely absent."""
         condemned = {image_id for work, _ in parked.values() for image_id in work.record.condemned}
-        image_ids = {image.url: image.image_id for image in reversed(scan.found) if image.image_id not in condemned}
+        image_ids = {
+            canonical(image.url): image.image_id for image in reversed(scan.found) if image.image_id not in condemned
+        }
         missing: list[Work] = []
         for job_id, (work, ended_at) in parked.items():
             record = work.record
-            image_id = next((image_ids[url] for url in names_of(record) if url in image_ids), None)
+            names = map(canonical, names_of(record))
+            image_id = next((image_ids[url] for url in names if url in image_ids), None)
             if image_id is not None:
                 del debts.parked[job_id]
-                self._recorder.uncertain("found")
-                self._settler.settle(work, Outcome.ADDED, image_id=image_id, was_found=True)
+                await self._found(work, image_id)
             elif scan.began_at >= ended_at + self._settings.settle_delay_s:
                 missing.append(work)
         judged = {work.record.job_id for work in missing}
@@ -242,6 +252,22 @@ class Reconciler:
                 absent.append(work)
         return absent
 
+    async def _found(self, work: Work, image_id: str) -> None:
+        """The pack holds the job's image; of a caller's URL one copy is one job's only."""
+        record = work.record
+        if not record.is_verifiable:
+            self._recorder.uncertain("unverifiable")
+            self._settler.settle(work, Outcome.FAILED, reason="unverifiable", detail=UNVERIFIABLE)
+            return
+        self._recorder.uncertain("found")
+        equal = None
+        if not record.own_urls and record.fingerprint is not None:
+            equal = await self._journal.find_equal(record, record.fingerprint)
+        if equal is not None and equal.state is State.ADDED:
+            self._settler.settle(work, Outcome.DUPLICATE, reason=f"equal_to:{equal.job_id}")
+        else:
+            self._settler.settle(work, Outcome.ADDED, image_id=image_id, was_found=True)
+
     async def _audit(self, pack_id: PackId, debts: Debts, audits: Mapping[JobId, OwedAudit], scan: PackScan) -> None:
         failure: RequestError | None = None
         places: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)  # in pack order
@@ -251,58 +277,15 @@ class Reconciler:
             if debts.audits.get(job_id) is not owed or scan.began_at < owed.since + self._settings.settle_delay_s:
                 continue
             try:
-                await self._audit_one(debts, owed, places)
+                await self._auditor.pay(debts, owed, places)
             except Rejected as error:
-                self._leave(debts, owed, reason=error.reason, error=str(error))
+                self._auditor.leave(debts, owed, reason=error.reason, error=str(error))
             except (Fatal, Retryable) as error:
                 failure = error
         if failure is None:
             debts.failures = 0
         else:
             self._back_off(pack_id, debts, failure)
-
-    async def _audit_one(self, debts: Debts, owed: OwedAudit, places: Mapping[str, Sequence[tuple[int, str]]]) -> None:
-        """Delete what may be deleted of a job's copies; close its audit where none of them was to be deleted."""
-        record = owed.record
-        work = self._open.get(record.job_id)
-        if work is not None and work.is_absent:
-            debts.put_off(owed)  # its next add is about to be sent, and owes an audit of its own
-            return
-        listed = sorted(place for url in set(record.own_urls) for place in places.get(url, ()))
-        copies = dict.fromkeys(image_id for _, image_id in listed)  # one that is listed twice is one image
-        kept = [image_id for image_id in copies if image_id not in record.condemned]
-        count = surplus(len(kept), adds_sent=record.adds_sent, condemned=len(record.condemned))
-        if count:
-            # Durable first: whatever becomes of the deletes, no other copy ever goes in the place of one of these.
-            condemned = Condemned(job_id=record.job_id, image_ids=tuple(kept[1 : 1 + count]))
-            record = await self._journal.submit(condemned)
-            owed = debts.audits[record.job_id] = replace(owed, record=record)
-        doomed = [image_id for image_id in copies if image_id in record.condemned]
-        if not doomed:
-            self._settler.record(AuditClosed(job_id=record.job_id, image_id=kept[0] if kept else None))
-            del debts.audits[record.job_id]
-        elif owed.deletes == DELETE_ROUNDS:
-            self._leave(debts, owed, reason="not_deleted", error=f"{', '.join(doomed)} listed after every delete")
-        else:
-            for image_id in doomed:
-                await self._delete(record.pack_id, image_id)
-                log.info("copy.deleted", job=record.job_id, pack_id=record.pack_id, image_id=image_id)
-            # That a delete was answered with success is no proof: a read that shows none of them is.
-            debts.put_off(replace(owed, deletes=owed.deletes + 1))
-
-    def _leave(self, debts: Debts, owed: OwedAudit, *, reason: str, error: str) -> None:
-        """This run can't pay it; the journal keeps the audit open, and the run is not finished (75)."""
-        record = owed.record
-        log.warning("audit.refused", job=record.job_id, pack_id=record.pack_id, reason=reason, error=error)
-        self.unpaid += 1
-        del debts.audits[record.job_id]
-
-    async def _delete(self, pack_id: PackId, image_id: str) -> None:
-        try:
-            await self._retrying(lambda: self._client.delete_image(pack_id, image_id), attempts=Once())
-        except Rejected as error:
-            if error.error_code != "image_not_found":  # gone already is what was wanted
-                raise
 
     async def _pack_is_out_of_sight(self, pack_id: PackId, debts: Debts, begun: float) -> None:
         """The pack answered 404.
@@ -324,7 +307,7 @@ class Reconciler:
         is_gone = sight is Sight.GONE
         for job_id, (work, ended_at) in list(debts.parked.items()):
             if not is_gone:
-                self.unpaid += 1
+                self._left += 1
                 self._open.leave(work)
                 for twin in self._twins.end(work):
                     await self._again(twin)
@@ -340,5 +323,5 @@ class Reconciler:
             if is_gone:
                 self._settler.record(AuditClosed(job_id=job_id))  # a pack that is gone holds no copy
             else:
-                self.unpaid += 1
+                self._left += 1
             del debts.audits[job_id]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ingest.journal.changes import Settled
 from ingest.model import Outcome
 from ingest.observe.logging import get_logger
-from ingest.observe.text import printable
+from ingest.observe.text import shown
 from ingest.pipeline.pulse import Pulse
 from ingest.pipeline.work import acknowledge
 
@@ -150,7 +150,7 @@ class Settler:
             outcome=outcome.value,
             reason=record.reason,
             detail=record.detail,
-            image=printable(record.locator),
+            image=shown(record.locator),
             pack_id=record.pack_id,
             revision=record.revision,
             attempts=record.attempts,

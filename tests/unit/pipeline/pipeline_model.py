@@ -23,7 +23,7 @@ from ingest.errors import RequestFailure
 from ingest.journal.memory import MemoryJournal
 from ingest.model import FileStamp, Job, Operation, Outcome
 from ingest.pipeline.stop import Stop
-from ingest.settings import ApiSettings, FlowSettings, RunSettings, Settings
+from ingest.settings import ApiSettings, FetchSettings, FlowSettings, RunSettings, Settings
 from ingest.sources.base import Delivery, SourceReport
 
 if TYPE_CHECKING:
@@ -52,6 +52,9 @@ FLOW = FlowSettings(
     backoff_base_s=0.001,
     backoff_cap_s=0.01,
 )
+
+FETCH = FetchSettings(check_urls=False)
+"""The hosts of URLs are no part of the model: whoever means them says so."""
 
 
 def envelope(status: int, data: Any = None, *, error_code: str | None = None, **headers: str) -> Answer:
@@ -381,6 +384,11 @@ def named(*paths: Path, pack: str | None = None) -> list[Tracked]:
     return deliveries
 
 
+def linked(*urls: str, pack: str | None = None, **fields: Any) -> list[Tracked]:
+    """Deliveries of these URLs."""
+    return [Tracked(job=Job(image=url, pack=pack, **fields)) for url in urls]
+
+
 def picture(number: int) -> bytes:
     """A small PNG; another one for every number."""
     file = io.BytesIO()
@@ -414,7 +422,9 @@ class System:
         self.settled: list[Settlement] = []
 
     @contextlib.asynccontextmanager
-    async def assembled(self, *, flow: FlowSettings = FLOW, run: RunSettings | None = None) -> AsyncIterator[Pipeline]:
+    async def assembled(
+        self, *, flow: FlowSettings = FLOW, run: RunSettings | None = None, fetch: FetchSettings = FETCH
+    ) -> AsyncIterator[Pipeline]:
         """A pipeline for one run. `stop` is its own; without a pack the model's first one is meant."""
         run = run or RunSettings()
         if run.pack is None:
@@ -423,13 +433,19 @@ class System:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(assemble.HttpTransport, "open", lambda *_: contextlib.nullcontext(self.model))
             patch.setattr(assemble, "opened_journal", lambda *_, **__: contextlib.nullcontext(self.journal))
-            settings = Settings(api=self.api, flow=flow, run=run)
+            settings = Settings(api=self.api, flow=flow, run=run, fetch=fetch)
             async with assemble.assembled(settings, stop=self.stop, on_settled=self.settled.append) as pipeline:
                 yield pipeline
 
-    async def run(self, *sources: ListSource, flow: FlowSettings = FLOW, run: RunSettings | None = None) -> Summary:
+    async def run(
+        self,
+        *sources: ListSource,
+        flow: FlowSettings = FLOW,
+        run: RunSettings | None = None,
+        fetch: FetchSettings = FETCH,
+    ) -> Summary:
         """One run to its end; the sums are checked."""
-        async with self.assembled(flow=flow, run=run) as pipeline:
+        async with self.assembled(flow=flow, run=run, fetch=fetch) as pipeline:
             summary = await pipeline.run(sources)
             check(pipeline, summary)
             return summary

@@ -204,17 +204,14 @@ async def test_what_waits_at_a_gate_when_the_drain_ends_was_never_sent(system, m
     assert len(urls(model)) == 30
 
 
-async def test_a_job_without_a_pack_or_with_a_url_is_wrong_usage(system, tmp_path):
+async def test_a_job_without_a_pack_is_wrong_usage(system, tmp_path):
     (path,) = pictures(tmp_path, 1)
     system.model.packs.clear()
-    for delivery, code in (
-        (Tracked(job=Job(image=str(path))), "no_pack"),
-        (Tracked(job=Job(image="https://cdn.test/a.jpg?secret=1", pack="p")), "url_not_taken"),
-    ):
-        summary = await system.run(ListSource([delivery]))
+    for image in (str(path), "https://cdn.test/a.jpg?secret=1"):
+        summary = await system.run(ListSource([Tracked(job=Job(image=image))]))
         assert (summary.exit_code, summary.discovered) == (2, 0)
         assert summary.error is not None
-        assert summary.error.code == code
+        assert summary.error.code == "no_pack"
         assert "secret" not in summary.error.message
 
 
