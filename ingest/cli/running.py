@@ -206,7 +206,7 @@ def _check(name: str) -> None:
         raise UsageError(
             f"{told} is the URL of an image, and no source of images.",
             code="unsupported_source",
-            hint="Put it on a line of a manifest, such as a .txt file, or pipe JSON lines into `ingest run -`.",
+            hint="Put it on a line of a manifest (a .txt file, a URL a line), or pipe JSON lines into `ingest run -`.",
         )
     if is_url(name):
         raise UsageError(

@@ -66,9 +66,9 @@ async def downloaded(
         async with pieces as coming:
             async for piece in coming:
                 await spool.take(piece)
-        verdict = spool.detector.finish()
-        if isinstance(verdict, Unusable):
-            raise ImageRejected(f"{shown(url)} {verdict.detail}", reason=verdict.reason)  # noqa: TRY301 - freed below
+            verdict = spool.detector.finish()
+            if isinstance(verdict, Unusable):
+                raise ImageRejected(f"{shown(url)} {verdict.detail}", reason=verdict.reason)  # noqa: TRY301 - freed below
         body = await spool.close()
     except BaseException:
         spool.drop()

@@ -154,13 +154,19 @@ class Fetcher:
         """All bytes of what the URL leads to, in pieces, at most `max_bytes`; nothing is kept.
 
         Raises as `check` does, and `ImageRejected` (`too_large`), then or while it is read; `ImageUnreachable` also
-        where less came than was announced. The host's place is kept until the block is left.
+        where less came than was announced, or nothing was announced and the block ends in `cut_short`. The host's place
+        is kept until the block is left.
         """
         async with self._asked("GET", url, url) as (answer, deadline, _):
             _refuse(url, answer)
             if (answer.content_length or 0) > max_bytes:
                 raise _too_large(url, max_bytes)
-            yield self._pieces(url, answer, deadline, max_bytes)
+            try:
+                yield self._pieces(url, answer, deadline, max_bytes)
+            except ImageRejected as error:
+                if error.reason != "cut_short" or _is_announced(answer):
+                    raise
+                raise ImageUnreachable(str(error), reason="cut_short") from None
 
     async def _pieces(
         self, url: str, answer: aiohttp.ClientResponse, deadline: asyncio.Timeout, max_bytes: int
@@ -253,6 +259,11 @@ def _is_elsewhere(answer: aiohttp.ClientResponse) -> bool:
     return answer.status == 206 and not answer.headers.get("Content-Range", "bytes 0-").startswith("bytes 0-")
 
 
+def _is_announced(answer: aiohttp.ClientResponse) -> bool:
+    """Whether the end of the body is told otherwise than by the end of the connection, which any accident may be."""
+    return answer.content_length is not None or "Transfer-Encoding" in answer.headers
+
+
 def _refuse(url: str, answer: aiohttp.ClientResponse) -> None:
     """Raise where the status, or how the body is sent, says that no image comes."""
     status = answer.status
@@ -293,12 +304,9 @@ def _translated(url: str, timeout_s: float) -> Iterator[None]:
     except ImageError:
         raise
     except (aiohttp.ClientError, aiohttp.http.HttpProcessingError, TimeoutError, OSError, ValueError) as error:
-        told = _told(error, timeout_s)
-    else:
-        return
-    reason, message = told
-    # Raised out here so that the library's error is not its context.
-    raise ImageUnreachable(f"{shown(url)} was not handed over: {message}", reason=reason)
+        reason, message = _told(error, timeout_s)
+        # Without its cause, which a traceback would print with the whole URL.
+        raise ImageUnreachable(f"{shown(url)} was not handed over: {message}", reason=reason) from None
 
 
 def _told(error: Exception, timeout_s: float) -> tuple[str, str]:

@@ -22,6 +22,7 @@ NAT64: Final = IPv6Network("64:ff9b::/96")
 # RFC 6052: on a network without IPv4, every IPv4 host is resolved to such an address.
 
 NOT_GIVEN: Final = (
+    IPv4Network("192.0.0.0/24"),  # RFC 6890: protocol assignments; a cloud has its metadata at .192
     IPv4Network("192.88.99.0/24"),  # RFC 7526: relays of 6to4, deprecated
     IPv6Network("2001::/23"),  # IETF protocol assignments, Teredo among them
     IPv6Network("2001:db8::/32"),
