@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from blake3 import blake3
 from world import PendingJournal
 
 from ingest.journal import rules
 from ingest.journal.changes import Stored
+from ingest.journal.records import Record
 from ingest.model import Outcome
+from ingest.pipeline import deliver
+from ingest.pipeline.contents import Contents
 from ingest.pipeline.reconcile import Reconciler
 from ingest.policy import lifecycle
 from ingest.policy.lifecycle import Event, State
@@ -117,6 +121,38 @@ def failing_what_is_uncertain() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def deleting_copies_of_a_callers_url() -> Iterator[None]:
+    """An audit takes every image of that url for one of ours."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Record, "own_urls", Record.urls)
+        yield
+
+
+@contextlib.contextmanager
+def not_reading_the_pack_before_adding_a_url() -> Iterator[None]:
+    """Whatever the pack holds, the url is added to it."""
+
+    async def hold(self: Any, pack_id: Any, url: str) -> bool:
+        return False
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Contents, "hold", hold)
+        yield
+
+
+@contextlib.contextmanager
+def telling_urls_apart_by_their_spelling() -> Iterator[None]:
+    """Two spellings of a url are two images."""
+
+    def literally(url: str) -> bytes:
+        return blake3(url.encode()).digest()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deliver, "url_fingerprint", literally)
+        yield
+
+
 MISTAKES: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
     mistake.__name__: mistake
     for mistake in (
@@ -126,5 +162,8 @@ MISTAKES: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
         forgetting_audits_at_a_restart,
         deleting_copies_that_people_made,
         failing_what_is_uncertain,
+        deleting_copies_of_a_callers_url,
+        not_reading_the_pack_before_adding_a_url,
+        telling_urls_apart_by_their_spelling,
     )
 }

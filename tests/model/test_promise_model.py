@@ -23,6 +23,9 @@ EXAMPLES = int(os.environ.get("INGEST_MODEL_EXAMPLES", "100"))
 MAX_ROUNDS = 2000
 # More than any of these runs needs: a run that takes longer does not end.
 
+LINK = st.tuples(st.integers(0, 1), st.sampled_from([None, "x", "y"]), st.integers(0, 2))
+"""A URL for a pack, under its own name or one of a caller's."""
+
 
 def ordered(fates: Iterable[Fate]) -> list[Fate]:
     """The same order every time, the harmless ones first: an example can be repeated, and shrinks well."""
@@ -30,7 +33,9 @@ def ordered(fates: Iterable[Fate]) -> list[Fate]:
 
 
 class Promise(RuleBasedStateMachine):
-    """Two packs, four files of three contents, a server with every fault, and processes that die."""
+    """Two packs, four files of three contents, two URLs in three spellings, a server with every fault, and processes
+    that die.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,8 +43,19 @@ class Promise(RuleBasedStateMachine):
 
     # People.
 
-    @initialize(contents=st.lists(st.integers(0, 2), min_size=1, max_size=4), data=st.data())
-    def begin(self, contents: list[int], data: Any) -> None:
+    @initialize(
+        contents=st.lists(st.integers(0, 2), max_size=4),
+        links=st.lists(LINK, max_size=4),
+        held=st.none() | st.tuples(st.integers(0, 1), st.integers(0, 2)),
+        data=st.data(),
+    )
+    def begin(
+        self, contents: list[int], links: list[tuple[int, str | None, int]], held: tuple[int, int] | None, data: Any
+    ) -> None:
+        if held is not None:
+            self.world.hold(*held)
+        for link in links:
+            self.world.name_url(*link)
         # A few kinds of fault at a time reach deeper than all of them at once (A. Groce et al., "Swarm Testing", 2012).
         self.weather = {
             operation: data.draw(st.lists(st.sampled_from(ordered(fates)), min_size=1, max_size=most), str(operation))
@@ -51,12 +67,18 @@ class Promise(RuleBasedStateMachine):
         }
         for number, content in enumerate(contents):
             self.world.put_file(number % 2 if number > 1 else 0, f"/{number}", content)
+        if not contents and not links:
+            self.world.put_file(0, "/0", 0)
         self.start(concurrency=2, batch_size=8)
         self._to_an_add()
 
     @rule(pack=st.integers(0, 1), number=st.integers(0, 3), content=st.integers(0, 2))
     def change_a_file(self, pack: int, number: int, content: int) -> None:
         self.world.put_file(pack, f"/{number}", content)
+
+    @rule(link=LINK)
+    def name_a_url(self, link: tuple[int, str | None, int]) -> None:
+        self.world.name_url(*link)
 
     @rule(nth=st.integers(0, 3))
     def copy_an_image_by_hand(self, nth: int) -> None:
@@ -134,7 +156,7 @@ class Promise(RuleBasedStateMachine):
         """To where it becomes interesting: before an add there is little that could go wrong for good."""
         for _ in range(20):
             process = self.world.process
-            if process is None or any(request.url is not None for request in process.requests):
+            if process is None or any(request.place is not None for request in process.requests):
                 return
             self._flow(1)
 
@@ -163,7 +185,7 @@ class Promise(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Let it end well, and look."""
-        if not self.world.files:
+        if not self.world.files and not self.world.links:
             return
         if self.world.process is not None:
             assert self._flow(MAX_ROUNDS), "the run does not end"

@@ -15,7 +15,7 @@ import math
 import signal
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pytest
 from blake3 import blake3
@@ -32,7 +32,8 @@ from ingest.model import FileStamp, Fingerprint, Job, Operation, Outcome
 from ingest.pipeline import deliver
 from ingest.pipeline.stop import Stop
 from ingest.policy.lifecycle import OUTCOMES, State
-from ingest.settings import ApiSettings, FlowSettings, RunSettings, Settings
+from ingest.policy.spelling import canonical
+from ingest.settings import ApiSettings, FetchSettings, FlowSettings, RunSettings, Settings
 from ingest.sources.base import Delivery, SourceReport
 
 if TYPE_CHECKING:
@@ -69,6 +70,21 @@ FLOW: Final = FlowSettings(
 
 ADD, READ, DELETE = Operation.ADD_IMAGE, Operation.GET_PACK, Operation.DELETE_IMAGE
 UPLOAD, PUT = Operation.UPLOAD_FILE, Operation.PUT_FILE
+
+
+class Place(NamedTuple):
+    """One url in one pack, in whichever spelling: a minted one is one job's, a caller's may be several jobs'."""
+
+    pack_id: str
+    url: str
+
+    @classmethod
+    def of(cls, pack_id: str, url: str) -> Place:
+        return cls(pack_id, canonical(url))
+
+
+URLS: Final = ("https://pics.test/(0)", "https://pics.test/%280%29", "https://pics.test/1")
+"""What callers name; the first two are one."""
 
 
 class Fate(enum.Enum):
@@ -128,7 +144,7 @@ class Request:
     call: Call
     body: bytes
     answer: asyncio.Future[Answer]
-    url: str | None = None  # of an add
+    place: Place | None = None  # of an add
 
     @property
     def operation(self) -> Operation:
@@ -144,7 +160,7 @@ class Commit:
 
 
 class World:
-    """Two packs, a journal on a disk, some files, and at most one process at a time."""
+    """Two packs, a journal on a disk, some files and URLs, and at most one process at a time."""
 
     def __init__(self, journal: type[PendingJournal] | None = None) -> None:
         self.now = 1000.0
@@ -152,16 +168,18 @@ class World:
         self.packs = [self.server.add_pack("first"), self.server.add_pack("second")]
         self.disk = MemoryJournal()
         self.files: dict[tuple[str, str], tuple[int, int]] = {}  # (pack, path) to (content, mtime)
+        self.links: dict[tuple[str, str | None, str], None] = {}  # (pack, id, url), in order
+        self.held: set[Place] = set()  # what packs held before
         self.process: Process | None = None
         self.journal = journal or PendingJournal
         self.landing: list[tuple[float, Callable[[], None]]] = []
         self.history: dict[str, list[tuple[float, list[tuple[str, str]]]]] = {}
-        self.effects: Counter[str] = Counter()  # adds of a url that took effect
-        self.deleted: Counter[str] = Counter()
-        self.copied: Counter[str] = Counter()  # copies that a person made
-        self.coming: Counter[str] = Counter()  # adds of a url whose effect came, or comes, after their answer
-        self.unrefuted: Counter[str] = Counter()  # adds of a url that have, or may yet take, effect
-        self.bound: set[str] = set()  # urls with an effect that comes after the first lookup
+        self.effects: Counter[Place] = Counter()  # adds that took effect
+        self.deleted: Counter[Place] = Counter()
+        self.copied: Counter[Place] = Counter()  # copies that a person made
+        self.coming: Counter[Place] = Counter()  # adds whose effect came, or comes, after their answer
+        self.unrefuted: Counter[Place] = Counter()  # adds that have, or may yet take, effect
+        self.bound: set[Place] = set()  # where an effect comes after the first lookup
         self.violations: list[str] = []
         self._stamps = 0
 
@@ -171,14 +189,26 @@ class World:
         self._stamps += 1
         self.files[self.packs[pack].pack_id, path] = (content, self._stamps)
 
+    def name_url(self, pack: int, name: str | None, number: int) -> None:
+        """Somebody's list has this URL, for this pack, perhaps under a name of its own."""
+        self.links[self.packs[pack].pack_id, name, URLS[number]] = None
+
+    def hold(self, pack: int, number: int) -> None:
+        """Long before, somebody put this URL into the pack."""
+        place = Place.of(self.packs[pack].pack_id, URLS[number])
+        self.packs[pack].images.append((self.server._unique("image"), URLS[number]))
+        self.held.add(place)
+        self.copied[place] += 1
+        self._remember(self.now - 10 * SETTLE_S)
+
     def copy_by_hand(self, nth: int) -> None:
         """Somebody adds an image of ours once more, behind our back."""
         ours = [(pack, url) for pack in self.packs for url in pack.urls]
         if ours:
             pack, url = ours[nth % len(ours)]
             pack.images.append((self.server._unique("image"), url))
-            self.copied[url] += 1
-            self._remember()
+            self.copied[Place.of(pack.pack_id, url)] += 1
+            self._remember(self.now)
 
     def retry_failed(self) -> None:
         for record in self.disk._in({State.FAILED}):
@@ -204,11 +234,11 @@ class World:
 
     def fates(self, request: Request) -> frozenset[Fate]:
         """What may become of a request within the limits of the promise."""
-        url = request.url
-        if url in self.bound:
+        place = request.place
+        if place in self.bound:
             # An earlier add may have an effect that nobody looks for any more, unless this job is added in the end.
             return frozenset({Fate.DONE, Fate.LOST_BEFORE, Fate.LOST_AFTER, Fate.UNSENT})
-        if url is not None and (self.effects[url] or self.coming[url]):
+        if place is not None and (self.effects[place] or self.coming[place]):
             # A lookup may find that one: then no audit after it would see this effect.
             return POSSIBLE[ADD] - {Fate.LOST_VERY_LATE}
         return POSSIBLE[request.operation]
@@ -217,16 +247,17 @@ class World:
         """Carry out a request's fate; what its process is told, if it still lives."""
         delay_s = EFFECT_AFTER.get(fate)
         answer: Answer | None = None
-        if fate in NO_EFFECT and request.url is not None:
-            self.unrefuted[request.url] -= 1
-        if fate is Fate.LOST_VERY_LATE:
-            self.bound.add(request.url or "")
+        if fate in NO_EFFECT and request.place is not None:
+            self.unrefuted[request.place] -= 1
+        if fate is Fate.LOST_VERY_LATE and request.place is not None:
+            self.bound.add(request.place)
         if fate is Fate.STALE:
             answer = self._stale(request)
         elif delay_s == 0.0:
             answer = self._do(request)
         elif delay_s is not None:
-            self.coming[request.url or ""] += 1
+            assert request.place is not None, "only an add is late"
+            self.coming[request.place] += 1
             self.landing.append((self.now + delay_s, lambda: self._do(request)))
         if fate in SILENT:
             return NoAnswer("lost", failure=RequestFailure.CONNECT, was_sent=fate is not Fate.UNSENT)
@@ -246,22 +277,25 @@ class World:
                 return answer
 
     def _do(self, request: Request) -> Answer:
-        gone = self._url_of_image(request) if request.operation is DELETE else None
+        gone = self._place_of_image(request) if request.operation is DELETE else None
         answer = self.server._do(request.call, request.body)
-        if request.operation is ADD and answer.status == 201:
-            self.effects[request.url or ""] += 1
+        if request.place is not None and answer.status == 201:
+            self.effects[request.place] += 1
         if gone is not None:
             self.deleted[gone] += 1
-            self.must(self.deleted[gone] < self._record_of(gone).adds_sent, f"a copy of {gone} too many was deleted")
-        self._remember()
+            adds_sent = sum(record.adds_sent for record in self._records_of(gone))
+            self.must(self.deleted[gone] < adds_sent, f"a copy of {gone} too many was deleted")
+        self._remember(self.now)
         return answer
 
-    def _url_of_image(self, request: Request) -> str | None:
+    def _place_of_image(self, request: Request) -> Place | None:
         image_id = request.call.url.rpartition("/")[2]
-        return next((url for pack in self.packs for known, url in pack.images if known == image_id), None)
+        places = (Place.of(pack.pack_id, url) for pack in self.packs for known, url in pack.images if known == image_id)
+        return next(places, None)
 
-    def _record_of(self, url: str) -> Record:
-        return next(record for record in self.disk._records.values() if record.url == url)
+    def _records_of(self, place: Place) -> list[Record]:
+        """The jobs whose adds are adds of this url to this pack."""
+        return [record for record in self.disk._records.values() if place_of(record) == place]
 
     def _stale(self, request: Request) -> Answer:
         """A read as of `LAG_S` ago."""
@@ -277,9 +311,9 @@ class World:
             for pack, images in now:
                 pack.images = images
 
-    def _remember(self) -> None:
+    def _remember(self, moment: float) -> None:
         for pack in self.packs:
-            self.history.setdefault(pack.pack_id, []).append((self.now, list(pack.images)))
+            self.history.setdefault(pack.pack_id, []).append((moment, list(pack.images)))
 
     # What must hold at every moment.
 
@@ -289,41 +323,62 @@ class World:
             self.violations.append(otherwise)
 
     def request_came(self, request: Request) -> None:
-        known = {record.url: record for record in self.disk._records.values() if record.url}
-        if (url := request.url) is not None:
-            self.unrefuted[url] += 1
-            record = known.get(url)
-            self.must(record is not None, f"an add of {url} came before the journal knew it")
-            if record is not None:
-                self.must(record.state is State.STORED, f"an add of {url} came while its job was {record.state}")
-                self.must(self.unrefuted[url] <= record.adds_sent, f"add {self.unrefuted[url]} of {url} is not counted")
-        if request.operation is DELETE and (gone := self._url_of_image(request)) is not None:
-            is_owed = gone in known and known[gone].audit_is_open
+        if (place := request.place) is not None:
+            self.unrefuted[place] += 1
+            records = self._records_of(place)
+            sent = sum(record.adds_sent for record in records)
+            self.must(bool(records), f"an add of {place} came before the journal knew it")
+            states = sorted({record.state.value for record in records})
+            self.must(State.STORED in states, f"an add of {place} came while its jobs were {states}")
+            self.must(self.unrefuted[place] <= sent, f"add {self.unrefuted[place]} of {place} is not counted")
+            self.must(place not in self.held, f"an add of {place} came, and the pack had it")
+        if request.operation is DELETE and (gone := self._place_of_image(request)) is not None:
+            is_owed = any(record.audit_is_open for record in self._records_of(gone))
             self.must(is_owed, f"{gone} is to be deleted without an audit")
+            is_callers = any(record.url is None for record in self._records_of(gone))
+            self.must(not is_callers, f"{gone} is a caller's, and to be deleted")
 
     def check_end(self) -> None:
         """What must hold once every job has its outcome and nothing is on its way any more."""
-        records = list(self.disk._records.values())
         assert not self.landing
         for pack in self.packs:
-            counts = Counter(pack.urls)
-            known = {record.url for record in records if record.pack_id == pack.pack_id and record.url}
-            assert set(counts) <= known, "the pack holds what no job of the journal added"
-            contents: Counter[bytes] = Counter()
+            records = [record for record in self.disk._records.values() if record.pack_id == pack.pack_id]
+            counts = Counter(Place.of(pack.pack_id, url) for url in pack.urls)
             for record in records:
-                if record.pack_id != pack.pack_id:
-                    continue
                 assert record.state in OUTCOMES, f"job {record.job_id} has no outcome: {record.state}"
                 assert not record.audit_is_open, f"job {record.job_id} still owes an audit"
-                copies = counts[record.url or ""]
-                surplus_of_a_person = self.copied[record.url or ""]
-                if record.state is State.ADDED:
-                    assert copies >= 1, f"job {record.job_id} is added, and not in its pack"
-                    assert copies <= 1 + surplus_of_a_person, f"job {record.job_id} is in its pack {copies} times"
-                    contents[self.server.objects[record.url or ""]] += 1
-                else:
-                    assert copies <= surplus_of_a_person, f"job {record.job_id} is {record.state}, and in its pack"
-            assert all(count == 1 for count in contents.values()), "equal images were added twice"
+            places: dict[Place, list[Record]] = {place: [] for place in counts if place in self.held}
+            for record in records:
+                if (place := place_of(record)) is not None:
+                    places.setdefault(place, []).append(record)
+            assert set(counts) <= set(places), "the pack holds what no job of the journal added"
+            for place, jobs in places.items():
+                self._check_place(place, jobs, counts[place])
+            added = Counter(
+                self.server.objects[record.url] for record in records if record.state is State.ADDED and record.url
+            )
+            assert all(count == 1 for count in added.values()), "equal images were added twice"
+
+    def _check_place(self, place: Place, jobs: list[Record], copies: int) -> None:
+        added = [record.job_id for record in jobs if record.state is State.ADDED]
+        copied = self.copied[place]
+        assert len(added) <= 1, f"jobs {added} are added, and are one image"
+        if not added:
+            states = [record.state.value for record in jobs]
+            assert copies <= copied, f"{place} is in its pack {copies} times, and its jobs are {states}"
+            return
+        # What lands after the lookup doubles a caller's URL, whose copies nobody deletes.
+        is_callers = any(record.url is None for record in jobs)
+        told = sum(record.adds_sent for record in jobs) - 1 if is_callers and place in self.bound else 0
+        assert copies >= 1, f"job {added[0]} is added, and not in its pack"
+        assert copies <= 1 + copied + told, f"job {added[0]} is in its pack {copies} times"
+
+
+def place_of(record: Record) -> Place | None:
+    """What an add of the job adds, and where; None where it could send none."""
+    if record.url is None and not record.adds_sent:
+        return None
+    return Place.of(record.pack_id, record.add_url or "")
 
 
 class PendingJournal:
@@ -382,7 +437,7 @@ class Told(Delivery):
 
 
 class Files:
-    """A source of the world's files, as they are when it is opened."""
+    """A source of the world's files, as they are when it is opened, and of its URLs."""
 
     name = "directory"
 
@@ -400,6 +455,8 @@ class Files:
         for (pack_id, path), (content, mtime) in sorted(self._world.files.items()):
             stamp = FileStamp(size_bytes=len(_bytes(content)), mtime_ns=mtime)
             self.deliveries.append(Told(job=Job(image=f"/{pack_id}{path}", pack=pack_id), stamp=stamp))
+        for pack_id, name, url in self._world.links:
+            self.deliveries.append(Told(job=Job(image=url, pack=pack_id, id=name)))
         for start in range(0, len(self.deliveries), self._batch_size):
             yield self.deliveries[start : start + self._batch_size]
 
@@ -432,6 +489,7 @@ class Process:
             api=ApiSettings(key="tester.secret", base_url="http://api.test/v1"),
             flow=replace(FLOW, concurrency=concurrency),
             run=RunSettings(allow_empty=True),
+            fetch=FetchSettings(check_urls=False),
         )
         async with assemble.assembled(settings, stop=self.stop) as pipeline:
             self.summary = await pipeline.run([self.source])
@@ -453,7 +511,7 @@ class Process:
             body = b"".join([piece async for piece in body])
         request = Request(call, body or b"", self.loop.create_future())
         if call.operation is ADD:
-            request.url = _url_of(request)
+            request.place = _place_of(request)
         if not self.is_dead:
             self.requests.append(request)
             self.world.request_came(request)
@@ -559,5 +617,6 @@ class Process:
                 self._after_death_s += max(self.next_timer - self.loop.time(), 0.001)
 
 
-def _url_of(request: Request) -> str:
-    return str(json.loads(request.body)["image_url"])
+def _place_of(request: Request) -> Place:
+    pack_id = request.call.url.split("/packs/")[1].partition("/")[0]
+    return Place.of(pack_id, str(json.loads(request.body)["image_url"]))
