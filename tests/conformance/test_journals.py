@@ -1027,3 +1027,111 @@ class TestRefusals:
             assert not opening.packs
             assert list(await journal.resume(NEXT_RUN, after=JobId(0), limit=10)) == []
             assert list(await journal.refuse([refusal(run_id=NEXT_RUN)])) == [False]
+
+
+A_URL = "https://pics.test/(a).jpg?signed=1"
+
+
+def linked(key: str | None = None, url: str = A_URL) -> Candidate:
+    return Candidate(key=key or url, pack_id=PACK, locator=Locator(url), file_name="(a).jpg", stamp=None)
+
+
+def stored_link(record: Record, fingerprint: Fingerprint | None = BYTES) -> Stored:
+    seen = None if fingerprint is None else Inspection(fingerprint=fingerprint, content_type=None, stamp=None)
+    return Stored(job_id=record.job_id, inspection=seen, url=None)
+
+
+class TestUrls:
+    """Jobs whose add sends the caller's own URL."""
+
+    async def test_what_is_added_is_the_locator_and_it_belongs_to_nobody(self, journal: Journal) -> None:
+        record = await claim(journal, linked())
+        assert (record.add_url, record.urls, record.own_urls) == (A_URL, (), ())
+        record = await bring(journal, record, stored_link(record))
+        assert (record.state, record.url, record.adds_sent, record.stamp) == (State.STORED, None, 1, None)
+        assert (record.add_url, record.urls, record.own_urls) == (A_URL, (A_URL,), ())
+        assert record.inspection is None  # nothing was uploaded
+        record = await bring(journal, record, settled(record, Outcome.ADDED))
+        assert record.urls == (A_URL,)
+
+    async def test_many_jobs_may_have_one_url(self, journal: Journal) -> None:
+        for name in "123":
+            record = await claim(journal, linked(f"id:{name}"))
+            await bring(journal, record, stored_link(record), settled(record, Outcome.ADDED))
+
+    async def test_two_of_one_url_are_equal(self, journal: Journal) -> None:
+        first, second = await claim(journal, linked("id:1")), await claim(journal, linked("id:2"))
+        await bring(journal, first, stored_link(first))
+        found = await journal.find_equal(second, BYTES)
+        assert found is not None
+        assert found.job_id == first.job_id
+
+    async def test_a_death_after_stored_leaves_it_to_be_looked_up(self, store: Store, journal: Journal) -> None:
+        record = await claim(journal, linked())
+        await bring(journal, record, stored_link(record))
+        async with store.after_a_crash().open() as reopened:
+            opening = await begin(reopened, NEXT_RUN)
+        (parked,) = opening.parked
+        assert (parked.urls, parked.adds_sent, parked.is_verifiable) == ((A_URL,), 1, True)
+
+    async def test_that_nothing_tells_its_copies_apart_outlives_the_process(
+        self, store: Store, journal: Journal
+    ) -> None:
+        record = await claim(journal, linked())
+        # Put back by a run that compared, it is sent by one that does not.
+        record = await bring(journal, record, stored_link(record), Released(job_id=record.job_id))
+        record = await claim(journal, linked())
+        await bring(journal, record, stored_link(record, None))
+        async with store.after_a_crash().open() as reopened:
+            opening = await begin(reopened, NEXT_RUN)
+        (parked,) = opening.parked
+        assert (parked.fingerprint, parked.is_verifiable) == (None, False)
+
+    async def test_one_that_failed_after_an_add_starts_at_the_lookup_and_else_from_the_url(
+        self, journal: Journal
+    ) -> None:
+        sent, unsent = await claim(journal, linked("id:1")), await claim(journal, linked("id:2"))
+        failed = [Parked(job_id=sent.job_id, reason="timeout"), settled(sent, Outcome.FAILED)]
+        await bring(journal, sent, stored_link(sent), *failed)
+        await bring(journal, unsent, settled(unsent, Outcome.FAILED, reason="dns"))
+        first = await admit(journal, linked("id:1", "https://pics.test/moved.jpg"))
+        assert isinstance(first, Joined)
+        assert (first.record.state, first.record.urls) == (State.PARKED, (A_URL,))  # as it was sent
+        second = await admit(journal, linked("id:2", "https://pics.test/moved.jpg"))
+        assert isinstance(second, Claimed)
+        assert second.record.add_url == "https://pics.test/moved.jpg"
+
+    async def test_a_comparison_reads_those_whose_add_was_sent(self, journal: Journal) -> None:
+        added, rejected, refused = [await claim(journal, linked(f"id:{name}")) for name in "123"]
+        await bring(journal, added, stored_link(added), settled(added, Outcome.ADDED))
+        await bring(journal, rejected, settled(rejected, Outcome.REJECTED, reason="not_found"))
+        await bring(journal, refused, stored_link(refused), settled(refused, Outcome.REJECTED, reason="http_422"))
+        found = [
+            record.job_id
+            for state in (State.ADDED, State.REJECTED)
+            for record in await journal.page(PACK, state, after=JobId(0), limit=10)
+        ]
+        assert found == [added.job_id, refused.job_id]
+
+    async def test_one_that_is_missing_is_looked_for_and_one_that_was_never_sent_is_no_stray(
+        self, journal: Journal
+    ) -> None:
+        record = await claim(journal, linked("id:1"))
+        record = await bring(journal, record, stored_link(record), settled(record, Outcome.ADDED))
+        record = await bring(journal, record, Missed(job_id=record.job_id))
+        assert (record.state, record.urls) == (State.PARKED, (A_URL,))
+        record = await bring(journal, record, Resent(job_id=record.job_id))
+        assert (record.adds_sent, record.audit_is_open) == (2, True)
+        other = await claim(journal, linked("id:2"))
+        await bring(journal, other, settled(other, Outcome.REJECTED))
+        with pytest.raises(IllegalTransition):
+            await journal.submit(Sighted(job_id=other.job_id))
+
+    async def test_an_image_that_was_downloaded_has_no_stamp_and_goes_on_where_it_was(self, journal: Journal) -> None:
+        record = await claim(journal, linked())
+        inspection = Inspection(fingerprint=BYTES, content_type="image/png", stamp=None)
+        stored = Stored(job_id=record.job_id, inspection=inspection, url="https://cdn.example/1")
+        await bring(journal, record, stored, Released(job_id=record.job_id))
+        record = await claim(journal, linked())
+        assert (record.add_url, record.inspection) == ("https://cdn.example/1", inspection)
+        assert record.own_urls == ("https://cdn.example/1",)

@@ -220,3 +220,66 @@ def test_a_name_that_says_nothing_is_nobodys_own(minted: str) -> None:
 
 def test_a_job_without_a_url_has_no_copies() -> None:
     assert not is_copy(OURS, minted=None, answered=OURS)
+
+
+# URLs that callers named.
+
+NAMED, TOLD = "https://pics.test/a.jpg", "https://pics.test/A.jpg"
+
+
+def link(number: int, state: State = State.ADDED, **fields: object) -> Record:
+    named = {"locator": Locator(NAMED), "url": None, "fingerprint": b"u" * 32, "key": f"id:{number}"}
+    return job(state, job_id=JobId(number), **{**named, **fields})
+
+
+def copies(records: list[Record], held: dict[str, int]) -> list[int]:
+    return [holding.copies for holding in held_of(records, held)]
+
+
+@pytest.mark.parametrize(
+    ("states", "count", "expected"),
+    [
+        ([State.ADDED], 0, [0]),
+        ([State.ADDED], 1, [1]),
+        ([State.ADDED], 3, [3]),
+        ([State.ADDED, State.ADDED], 1, [1, 0]),
+        ([State.ADDED, State.ADDED], 2, [1, 1]),
+        ([State.ADDED, State.ADDED], 4, [3, 1]),
+        ([State.ADDED, State.DUPLICATE], 1, [1, 0]),
+        ([State.ADDED, State.FAILED], 1, [1, 0]),
+        ([State.ADDED, State.PARKED], 1, [1, 0]),
+        ([State.ADDED, State.PARKED], 2, [1, 1]),
+        ([State.FAILED], 1, [1]),
+        ([State.FAILED, State.PARKED], 1, [0, 1]),
+        ([State.FAILED, State.PARKED], 2, [1, 1]),
+        ([State.REJECTED, State.FAILED], 1, [1, 0]),
+    ],
+)
+def test_of_copies_of_a_url_each_job_that_is_due_one_has_one(
+    states: list[State], count: int, expected: list[int]
+) -> None:
+    jobs = [link(number, state) for number, state in enumerate(states, start=1)]
+    assert copies(jobs, {NAMED: count}) == expected
+
+
+def test_a_url_counts_under_the_name_that_the_server_gave_it() -> None:
+    assert copies([link(1, answered_url=TOLD)], {TOLD: 1}) == [1]
+    other = link(2, answered_url=TOLD, locator=Locator("https://pics.test/b.jpg"))
+    assert copies([link(1, answered_url=TOLD), other], {TOLD: 2}) == [1, 1]
+    assert copies([link(1, answered_url=TOLD), other], {TOLD: 1}) == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("record", "what", "change"),
+    [
+        (link(1), What.MISSING, Missed(job_id=JobId(1))),
+        (link(1, fingerprint=None), What.MISSING, Missed(job_id=JobId(1))),
+        (link(1), What.DOUBLED, None),
+        (link(1, adds_sent=2), What.DOUBLED, None),  # nobody's to delete
+        (link(1, State.FAILED), What.STRAY, Sighted(job_id=JobId(1))),
+        (link(1, State.FAILED, fingerprint=None), What.STRAY, None),  # no lookup tells whose it is
+        (link(1, State.PARKED), What.STRAY, None),
+    ],
+)
+def test_how_a_url_is_mended(record: Record, what: What, change: object) -> None:
+    assert mend(Difference(what=what, record=record, copies=2)) == change
