@@ -244,6 +244,10 @@ def _pipeline(
         ready=workers.give,
         uncut=stop.uncut,
     )
+
+    def is_outage() -> bool:
+        return connection.gates[Lane.API].breaker.is_open
+
     memory = MemoryBudget(settings.images.max_memory_bytes)
     deliver = Deliver(
         settings,
@@ -258,12 +262,14 @@ def _pipeline(
         memory=memory,
         settler=settler,
         reconciler=reconciler,
-        fetching=Fetching(settings, fetcher=fetcher, memory=memory, settler=settler, sleep=stop.sleep),
+        fetching=Fetching(
+            settings, fetcher=fetcher, memory=memory, settler=settler, sleep=stop.sleep, is_outage=is_outage
+        ),
         upload=Upload(client, retrying, traffic=traffic, recorder=metrics),
         sleep=stop.sleep,
         again=workers.give_back,
         on_stop=stop.because,
-        is_outage=lambda: connection.gates[Lane.API].breaker.is_open,
+        is_outage=is_outage,
     )
     metrics.watch_jobs(
         in_flight=lambda: workers.busy,

@@ -165,12 +165,16 @@ class ImageUnreadable(ImageError):
 class ImageUnreachable(ImageUnreadable):
     """The host of its URL did not hand it over (`connect`, `timeout`, `http_503`, …): ask again, a few times.
 
-    Not before `retry_after_s` seconds; None: whoever asks chooses.
+    Not before `retry_after_s` seconds; None: whoever asks chooses. With `is_host_down` it was not even asked, because
+    others were asked in vain so often: leave it to another run.
     """
 
-    def __init__(self, message: str, *, reason: str, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, reason: str, retry_after_s: float | None = None, is_host_down: bool = False
+    ) -> None:
         super().__init__(message, reason=reason)
         self.retry_after_s = retry_after_s
+        self.is_host_down = is_host_down
 
 
 class ImageChanged(ImageError):

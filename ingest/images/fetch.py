@@ -25,6 +25,7 @@ from yarl import URL
 
 from ingest.errors import ImageError, ImageRejected, ImageUnreachable
 from ingest.images.formats import HEAD_BYTES, Unusable, type_of
+from ingest.images.hosts import Hosts
 from ingest.observe.text import shown
 from ingest.observe.version import version
 from ingest.policy.addresses import is_public
@@ -50,6 +51,9 @@ PASSING: Final = frozenset({408, 425, 429})
 # Client errors that speak of the moment, and not of the request.
 
 NOT_SATISFIABLE: Final = 416
+
+NO_CONNECTION: Final = frozenset({"connect", "dns", "tls"})
+"""The reasons for which nothing was asked at all."""
 
 Answered: TypeAlias = "tuple[aiohttp.ClientResponse, asyncio.Timeout, str]"
 """An answer that is no redirect, with its body still to be read; the deadline of that; where it came from."""
@@ -90,7 +94,7 @@ class Fetcher:
         self._resolver = resolver
         self._session: aiohttp.ClientSession | None = None
         self._opening = asyncio.Lock()
-        self._hosts: dict[str, _Host] = {}
+        self._hosts = Hosts(settings.max_requests_per_host)
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -130,7 +134,7 @@ class Fetcher:
             async with self._asked("HEAD", url, url) as (_, _, place):
                 return place
         except ImageUnreachable as error:
-            if error.reason in {"connect", "dns", "tls"}:  # nor would it answer anything else
+            if error.reason in NO_CONNECTION:  # nor would it answer anything else
                 raise
         except ImageRejected as error:
             if error.reason == "private_host":
@@ -189,29 +193,48 @@ class Fetcher:
         self, method: str, named: str, url: str, headers: dict[str, str] | None = None
     ) -> AsyncIterator[Answered]:
         """Ask, follow redirects, and give the answer. `named` is the URL that people know."""
-        with _translated(named, self._settings.timeout_s):
-            for _ in range(self._settings.max_redirects + 1):
-                # In each URL that is asked for: aiohttp resolves no address, so no resolver sees one.
-                if (wrong := flaw(url, allow_private=self._settings.allow_private_hosts)) is not None:
-                    led = "" if url == named else f"is redirected to {shown(url)}, which "
-                    raise ImageRejected(f"{shown(named)} {led}{wrong.detail}", reason=wrong.reason)
-                asked = URL(url, encoded=True)
-                async with self._turn(asked.host_port_subcomponent or ""), asyncio.timeout(None) as deadline:
-                    session = self._session or await self._opened()
-                    deadline.reschedule(asyncio.get_running_loop().time() + self._settings.timeout_s)
-                    async with session.request(method, asked, headers=headers, allow_redirects=False) as answer:
+        host = ""
+        try:
+            with _translated(named, self._settings.timeout_s):
+                for _ in range(self._settings.max_redirects + 1):
+                    # In each URL that is asked for: aiohttp resolves no address, so no resolver sees one.
+                    if (wrong := flaw(url, allow_private=self._settings.allow_private_hosts)) is not None:
+                        led = "" if url == named else f"is redirected to {shown(url)}, which "
+                        raise ImageRejected(f"{shown(named)} {led}{wrong.detail}", reason=wrong.reason)
+                    host = URL(url, encoded=True).host_port_subcomponent or ""
+                    async with self._hosts.turn(host), self._answer(method, named, url, headers) as (answer, deadline):
+                        self._hosts.answered(host)
                         location = answer.headers.get("Location")
                         if answer.status not in REDIRECTS or location is None:
-                            try:
-                                yield answer, deadline, url
-                            finally:
-                                if not answer.content.at_eof():
-                                    answer.close()  # the rest is not wanted, and may never end
+                            yield answer, deadline, url
                             return
-                        answer.close()
-                # Without what stands behind a `#`, which is for browsers.
-                url = urljoin(url, location).partition("#")[0]
+                    # Without what stands behind a `#`, which is for browsers.
+                    url = urljoin(url, location).partition("#")[0]
+        except ImageUnreachable as error:
+            if error.reason in NO_CONNECTION and not error.is_host_down:
+                self._hosts.failed(host)
+            raise
         raise ImageRejected(f"{shown(named)} is redirected again and again", reason="redirects")
+
+    @contextlib.asynccontextmanager
+    async def _answer(
+        self, method: str, named: str, url: str, headers: dict[str, str] | None
+    ) -> AsyncIterator[tuple[aiohttp.ClientResponse, asyncio.Timeout]]:
+        """One answer, with the deadline of its reading. What is not read of it is not waited for."""
+        session = self._session or await self._opened()
+        asked = URL(url, encoded=True)
+        if self._hosts.is_down(asked.host_port_subcomponent or ""):
+            told = f"{shown(named)} was not asked for: its host took no connection again and again"
+            raise ImageUnreachable(told, reason="connect", is_host_down=True)
+        async with (
+            asyncio.timeout(self._settings.timeout_s) as deadline,
+            session.request(method, asked, headers=headers, allow_redirects=False) as answer,
+        ):
+            try:
+                yield answer, deadline
+            finally:
+                if not answer.content.at_eof():
+                    answer.close()  # the rest may never end
 
     async def _opened(self) -> aiohttp.ClientSession:
         async with self._opening:
@@ -231,27 +254,6 @@ class Fetcher:
                     headers={"User-Agent": f"ingest/{version()}", "Accept": "image/*", "Accept-Encoding": "identity"},
                 )
             return self._session
-
-    @contextlib.asynccontextmanager
-    async def _turn(self, host: str) -> AsyncIterator[None]:
-        """Be one of the few that ask this host; wait for that outside of any timeout."""
-        place = self._hosts.setdefault(host, _Host(self._settings.max_requests_per_host))
-        place.users += 1
-        try:
-            async with place.slots:
-                yield
-        finally:
-            place.users -= 1
-            if not place.users:  # a manifest may name a million hosts
-                del self._hosts[host]
-
-
-class _Host:
-    __slots__ = ("slots", "users")
-
-    def __init__(self, max_requests: int) -> None:
-        self.slots = asyncio.Semaphore(max_requests)
-        self.users = 0
 
 
 def _is_elsewhere(answer: aiohttp.ClientResponse) -> bool:

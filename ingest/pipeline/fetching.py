@@ -50,12 +50,14 @@ class Fetching:
         memory: MemoryBudget,
         settler: Settler,
         sleep: Callable[[float], Awaitable[None]],
+        is_outage: Callable[[], bool],
     ) -> None:
         self._settings = settings
         self._fetcher = fetcher
         self._memory = memory
         self._settler = settler
         self._sleep = sleep
+        self._is_outage = is_outage
 
     def refuse_flawed(self, work: Work) -> None:
         """Raise `ImageRejected` (`bad_url`, `private_host`) where the URL itself tells that it can't be added."""
@@ -78,20 +80,27 @@ class Fetching:
         )
 
     async def _patiently(self, work: Work, ask: Callable[[], Awaitable[T]]) -> T:
-        """What `ask` gives. Each time that a host does not hand an image over is one of the job's attempts."""
+        """What `ask` gives. Each time that a host does not hand an image over is one of the job's attempts.
+
+        Not while the API can't be reached either: then it is this machine that is cut off.
+        """
         failures = 0
         while True:
             try:
                 return await ask()
             except ImageUnreachable as error:
                 failures += 1
-                record = work.record = replace(work.record, attempts=work.record.attempts + 1)
-                self._settler.record(Spent(job_id=record.job_id, attempts=record.attempts, reason=error.reason))
-                if record.attempts >= self._settings.flow.max_attempts:
+                if not self._is_outage() and (error.is_host_down or not self._spend(work, error)):
                     raise
                 delay_s = self._delay_s(error, failures)
-                log.debug("fetch.failed", job=record.job_id, reason=error.reason, delay_s=round(delay_s, 3))
+                log.debug("fetch.failed", job=work.record.job_id, reason=error.reason, delay_s=round(delay_s, 3))
             await self._sleep(delay_s)
+
+    def _spend(self, work: Work, error: ImageUnreachable) -> bool:
+        """Count the failure; whether the job has attempts left."""
+        record = work.record = replace(work.record, attempts=work.record.attempts + 1)
+        self._settler.record(Spent(job_id=record.job_id, attempts=record.attempts, reason=error.reason))
+        return record.attempts < self._settings.flow.max_attempts
 
     def _delay_s(self, error: ImageUnreachable, failures: int) -> float:
         flow = self._settings.flow

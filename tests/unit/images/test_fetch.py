@@ -18,6 +18,7 @@ from image_samples import picture, saved
 from ingest.errors import ImageRejected, ImageUnreachable, MachineError
 from ingest.images.download import downloaded
 from ingest.images.fetch import Fetcher
+from ingest.images.hosts import DOWN_AFTER, DOWN_S, Hosts
 from ingest.images.memory import MemoryBudget
 from ingest.settings import FetchSettings, ImageSettings
 
@@ -241,6 +242,33 @@ async def test_a_host_that_is_not_there():
     assert await reason_of("http://no-such-host.invalid/a.jpg?secret", GUARDED) == "dns"
 
 
+async def test_a_host_that_is_dead_is_not_asked_again_and_again():
+    async with Server().serving() as other:
+        url = other.url
+    async with opened() as fetcher:
+        downs = []
+        for _ in range(DOWN_AFTER + 2):
+            with pytest.raises(ImageUnreachable) as caught:
+                await fetcher.check(url)
+            assert caught.value.reason == "connect"
+            downs.append(caught.value.is_host_down)
+    assert downs == [False] * DOWN_AFTER + [True] * 2
+
+
+def test_a_dead_host_is_asked_once_in_a_while_and_one_answer_brings_it_back():
+    now = 0.0
+    hosts = Hosts(2, clock=lambda: now)
+    for _ in range(DOWN_AFTER):
+        assert not hosts.is_down("dead.test")
+        hosts.failed("dead.test")
+    assert hosts.is_down("dead.test")
+    assert not hosts.is_down("other.test")
+    now += DOWN_S
+    assert [hosts.is_down("dead.test") for _ in range(3)] == [False, True, True]
+    hosts.answered("dead.test")
+    assert not hosts.is_down("dead.test")
+
+
 ENDLESS_HEAD = b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000 + b"\r\n\r\n"
 
 
@@ -267,7 +295,7 @@ async def test_few_requests_at_once_go_to_one_host(server):
         gate.set()
     assert {task.result() for task in checks} == {"image/png"}
     assert server.most_open == 2
-    assert fetcher._hosts == {}
+    assert fetcher._hosts.asked_count == 0
 
 
 # Redirects.
