@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from ingest.api.messages import Envelope, ErrorEnvelope
-from ingest.api.redaction import excerpt, word
+from ingest.api.redaction import excerpt, query_values, word
 from ingest.errors import Fatal, Rejected, RequestError, RequestFailure, Retryable, Uncertain
 from ingest.model import Lane, Operation
 from ingest.settings import MAX_RETRY_AFTER_S
@@ -32,9 +32,6 @@ T = TypeVar("T")
 
 HAS_LASTING_EFFECT: Final = frozenset({Operation.ADD_IMAGE, Operation.CREATE_PACK})
 # Sending one of these twice makes two. Reserving an upload twice leaves garbage; all others say the same thing again.
-
-SECRET_CHARS: Final = 16
-# Shorter values of a presigned query (an expiry, a header's name) are no secrets, and words of many a message.
 
 PAGE_BYTES: Final = 64 * 1024
 # As much of a foreign page as is looked at for an excerpt.
@@ -302,8 +299,8 @@ def _quote(call: Call, text: str) -> str:
 def _secrets(call: Call) -> tuple[str, ...]:
     """What may not be quoted from an answer to this call: the key's secret part, or a presigned URL's values."""
     if call.operation.lane is Lane.STORAGE:
-        return tuple(part for part in re.split("[=&]", call.url.partition("?")[2]) if len(part) >= SECRET_CHARS)
-    return (call.headers.get("Authorization", "").partition(".")[2],)
+        return query_values(call.url)
+    return (call.headers.get("Authorization", "").partition(".")[2], *call.secrets)
 
 
 def _public_id(call: Call) -> str:

@@ -7,6 +7,7 @@ the error (see `ingest.errors`).
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -30,6 +31,7 @@ from ingest.api.messages import (
     UploadTicket,
 )
 from ingest.api.packscan import PackScanner, is_same_pack
+from ingest.api.redaction import query_values
 from ingest.api.target import checked, is_sendable
 from ingest.api.transport import Answer, Call, HttpTransport, NoAnswer, Transport
 from ingest.errors import ImageChanged, Rejected
@@ -163,7 +165,10 @@ class PacksClient:
         """
         path = f"/packs/{_quoted(Operation.ADD_IMAGE, pack_id=pack_id)}/images"
         body = _body(Operation.ADD_IMAGE, NewImage(image_url=image_url, file_name=file_name))
-        return await self._ask(self._call(Operation.ADD_IMAGE, "POST", path, body), _added_image)
+        # The query of a caller's own URL may be a secret; the server may quote it whole, or any part of it.
+        secrets = (image_url.partition("?")[2], *query_values(image_url))
+        call = replace(self._call(Operation.ADD_IMAGE, "POST", path, body), secrets=secrets)
+        return await self._ask(call, _added_image)
 
     async def delete_image(self, pack_id: str, image_id: str) -> None:
         """Take an image out of a pack (`DELETE /packs/{packId}/images/{imageId}`).

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["excerpt", "without_query", "word"]
+__all__ = ["excerpt", "query_values", "without_query", "word"]
 
 EXCERPT_CHARS: Final = 200
 READ_CHARS: Final = 1000
@@ -21,6 +21,9 @@ SEARCHED_CHARS: Final = 64 * 1024
 
 TELLING_CHARS: Final = 8
 # The beginning of a secret gives away that it is quoted, even if the server cut it short.
+
+SECRET_CHARS: Final = 16
+# Shorter values of a presigned query (an expiry, a header's name) are no secrets, and words of many a message.
 
 PRESIGNED: Final = re.compile(r"x-(?:amz|goog)-|signature=|bearer\s+\S{16}", re.IGNORECASE)
 WORD: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
@@ -33,6 +36,11 @@ def without_query(url: str) -> str:
         return scheme.rpartition("@")[2]  # no URL, but perhaps one that lost its beginning
     authority, slash, path = rest.partition("/")
     return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
+
+
+def query_values(url: str) -> tuple[str, ...]:
+    """What of a URL's query may be a secret by itself."""
+    return tuple(part for part in re.split("[=&]", url.partition("?")[2]) if len(part) >= SECRET_CHARS)
 
 
 def excerpt(text: str, secrets: Iterable[str]) -> str:

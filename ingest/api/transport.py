@@ -44,6 +44,7 @@ class Call:
 
     `body` is all of it, or an iterable of exactly `content_length` bytes, read at most once. `sink` takes the pieces of
     a 200 answer in order instead of having them kept; a `ValueError` from it means that the answer is unreadable.
+    `secrets` are what an answer may quote of the body and nobody may be shown.
     """
 
     operation: Operation
@@ -53,6 +54,7 @@ class Call:
     body: bytes | AsyncIterable[bytes] | None = field(default=None, repr=False)
     content_length: int | None = None
     sink: Callable[[bytes], None] | None = field(default=None, repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
         return f"{self.method} {without_query(self.url)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 from dataclasses import replace
 
@@ -266,3 +267,29 @@ async def test_a_pack_that_is_gone_rejects_them(system, model):
         model.packs.clear()
         stall.go.set()
     assert (summaries[0].rejected, {one.reason for one in system.settled}) == (2, {"pack_gone"})
+
+
+@pytest.mark.parametrize("quoted", ["token=sEcReT&w=1", "sEcReTsEcReTsEcReT"])
+async def test_no_query_that_the_api_quotes_is_kept(system, model, caplog, quoted):
+    caplog.set_level(logging.DEBUG)
+
+    async def quoting(_call, _do):
+        answer = refused(422, "invalid_payload")
+        body = {"ok": False, "code": 422, "message": f"bad image_url: ...{quoted}", "error_code": "invalid_payload"}
+        return replace(await answer(_call, _do), body=json.dumps(body).encode())
+
+    model.always(ADD, quoting)
+    url = f"{A}?{quoted}" if "=" in quoted else f"{A}?w=1&token={quoted}"
+    summary = await system.run(ListSource(linked(url)))
+    (record,) = system.journal.records()
+    assert (summary.rejected, record.reason) == (1, "invalid_payload")
+    assert "sEcReT" not in f"{record.detail} {caplog.text}"
+
+
+async def test_the_same_url_is_looked_for_in_each_spelling_where_duplicates_are_allowed(system, model):
+    """Two spellings are wanted at once, and the server has one: neither may pass for absent."""
+    model.next(ADD, silence(effect=True), silence())
+    source = linked("https://pics.test/(a).jpg", "https://pics.test/%28a%29.jpg")
+    summary = await system.run(ListSource(source), run=ALLOW)
+    assert summary.failed == 2
+    assert len(urls(model)) == 1
