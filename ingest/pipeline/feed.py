@@ -174,6 +174,7 @@ class Feed:
                     if (work := await self._take(naming, candidate, admission)) is not None:
                         claimed.append(work)
                     unnamed.popleft()
+            await anyio.lowlevel.checkpoint_if_cancelled()  # too many may be refused, and the journal need not suspend
             await self._hand_out(claimed)
 
     async def _refuse(self, refused: Sequence[tuple[Naming, NoJob]], unnamed: deque[Naming]) -> None:
@@ -182,7 +183,6 @@ class Feed:
         for (naming, no_job), is_news in zip(refused, are_news, strict=True):
             await self._refuser.tell(naming, no_job, is_news=is_news)
             del unnamed[next(at for at, other in enumerate(unnamed) if other is naming)]
-        await anyio.lowlevel.checkpoint_if_cancelled()  # they may be too many, and the journal need not suspend
 
     async def _hand_out(self, claimed: Sequence[Work]) -> None:
         self._suspects.extend(work for work in claimed if work.record.deaths >= SUSPECT_DEATHS)
