@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         JournalInUse,
         JournalNewer,
         MachineError,
+        PackUnusable,
         Refused,
         Rejected,
         RequestError,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     )
     from ingest.model import FileStamp, Job, Outcome, Summary, SummaryError
     from ingest.settings import ApiSettings, FetchSettings, FlowSettings, ImageSettings, RunSettings, Settings
-    from ingest.sources.base import Delivery, Source, SourceReport
+    from ingest.sources.base import Delivery, NoJob, Source, SourceReport
 
 __all__ = [
     "ApiSettings",
@@ -71,7 +72,9 @@ __all__ = [
     "JournalInUse",
     "JournalNewer",
     "MachineError",
+    "NoJob",
     "Outcome",
+    "PackUnusable",
     "PacksClient",
     "Refused",
     "Rejected",
@@ -94,7 +97,7 @@ _HOMES: Final = {
     "PacksClient": "ingest.api.client",
     "run": "ingest.assemble",
     **dict.fromkeys(("FileStamp", "Job", "Outcome", "Summary", "SummaryError"), "ingest.model"),
-    **dict.fromkeys(("Delivery", "Source", "SourceReport"), "ingest.sources.base"),
+    **dict.fromkeys(("Delivery", "NoJob", "Source", "SourceReport"), "ingest.sources.base"),
     **dict.fromkeys(
         ("ApiSettings", "FetchSettings", "FlowSettings", "ImageSettings", "RunSettings", "Settings"), "ingest.settings"
     ),

@@ -24,7 +24,7 @@ ingest run ~/Pictures --pack Holiday --exclude 'raw/*' --limit 10
 
 ingest run list.csv --pack Holiday
 
-ingest run                                continues what is pending
+ingest run
 
 Exit codes: 0 every image is in its pack; 1 some are rejected or failed; 2 wrong usage; 3 the key or plan is refused;
 74 this machine can't go on; 75 gave up for now; 130, 143 stopped by a signal; 70 a bug. After 3, 74, 75, 130 and 143
@@ -37,7 +37,9 @@ def run(
     *,
     source: Annotated[
         list[str] | None,
-        typer.Argument(metavar="SOURCE", help="Directories, image files and manifests (.jsonl .csv .txt, -: stdin)."),
+        typer.Argument(
+            metavar="SOURCE", help="Directories, image files, lists (.jsonl .csv .txt, -: stdin). None: continue."
+        ),
     ] = None,
     pack: Annotated[
         str | None,

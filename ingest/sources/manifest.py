@@ -229,11 +229,13 @@ class _Pass:
         self._close_unless_in_use()
 
     def _hop(self) -> None:
-        with self._in_use:
-            if not self._stop.is_set():
-                self._ready += self._deliveries()  # at once: the loop may be reading
-        if self._stop.is_set():
-            self._close_unless_in_use()
+        try:
+            with self._in_use:
+                if not self._stop.is_set():
+                    self._ready += self._deliveries()  # at once: the loop may be reading
+        finally:
+            if self._stop.is_set():
+                self._close_unless_in_use()
 
     def _deliveries(self) -> list[Delivery]:
         found: list[Delivery] = []

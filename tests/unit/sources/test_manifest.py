@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import sqlite3
 import threading
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.errors import UsageError
+from ingest.errors import MachineError, UsageError
 from ingest.model import FileStamp, Job
 from ingest.observe import logging
 from ingest.sources import manifest, rows
@@ -274,6 +275,15 @@ class TestIds:
                 "6": "its id is that of line 1, which names another image",
                 "8": "its id is that of line 7, which names another image",
             }
+
+    async def test_a_full_disk_under_many_ids_ends_it(self, tmp_path, monkeypatch):
+        def full(*_: object, **__: object) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        monkeypatch.setattr("ingest.sources.ids.sqlite3.connect", full)
+        (tmp_path / "list.jsonl").write_text('{"image":"a","id":"1"}')
+        with pytest.raises(MachineError, match="disk is full"):
+            await drained(ManifestSource(str(tmp_path / "list.jsonl")))
 
 
 class TestWhileItIsRead:
