@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import os
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -18,10 +17,11 @@ import anyio.lowlevel
 
 from ingest.errors import PackUnusable
 from ingest.journal.records import Candidate, Claimed, Joined, Known
-from ingest.model import Job, JobId, Locator, Outcome, is_url
+from ingest.model import Job, JobId, Outcome, is_url
 from ingest.pipeline.work import RELEASE_TIMEOUT_S, SUSPECT_DEATHS, Naming, Work, acknowledge, release
-from ingest.policy.urls import in_journal, name_in
+from ingest.policy.urls import name_in
 from ingest.sources.base import Delivery, NoJob, RefusingSource, SkimmingSource
+from ingest.sources.keys import key_of, locator_of
 from ingest.sources.selection import file_name, sendable
 
 if TYPE_CHECKING:
@@ -243,17 +243,13 @@ class Feed:
                 hint="Name one with --pack ID or NAME, or in each row of a manifest.",
             )
         pack = await self._packs.resolve(named, create=self._settings.create_pack)
-        if is_url(job.image):
-            locator, last = Locator(in_journal(job.image)), sendable(name_in(job.image) or NAMELESS)
-        else:
-            locator = Locator(os.path.abspath(job.image))  # noqa: ASYNC240, PTH100 - text only; pathlib would change odd names
-            last = file_name(job.image)
+        last = sendable(name_in(job.image) or NAMELESS) if is_url(job.image) else file_name(job.image)
         return Candidate(
-            key=f"id:{job.id}" if job.id is not None else locator,
+            key=key_of(job),
             pack_id=pack.pack_id,
-            locator=locator,
+            locator=locator_of(job.image),
             file_name=sendable(job.file_name) if job.file_name else last,
-            stamp=None if is_url(locator) else delivery.stamp,
+            stamp=None if is_url(job.image) else delivery.stamp,
             key_id=self._key_id(),
         )
 

@@ -6,7 +6,6 @@ Which shard a job belongs to is told by its key alone, so that every job is in e
 
 from __future__ import annotations
 
-import os
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 from blake3 import blake3
 
 from ingest.sources.base import NoJob, RefusingSource, SkimmingSource
+from ingest.sources.keys import key_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Set
@@ -95,10 +95,8 @@ class _Part:
         match job:
             case NoJob(place=place):
                 return self._key_of_place(place)
-            case _ if job.id is not None:
-                return f"id:{job.id}"
             case _:
-                return _locator(job.image)
+                return key_of(job)
 
     def _key_of_place(self, place: str) -> str:
         return f"{self.origin}\n{place}"
@@ -127,7 +125,3 @@ class _SkimmedPart(_Part):
 
     def _others(self, stretch: Stretch) -> set[str]:
         return {name for name in stretch.stamps if not self._shard.has(stretch.directory + name)}
-
-
-def _locator(image: str) -> str:
-    return image if "://" in image else os.path.abspath(image)  # noqa: PTH100 - as the journal has it
