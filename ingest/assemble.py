@@ -23,12 +23,12 @@ from ingest.api.environment import tls_context
 from ingest.api.target import target_of
 from ingest.api.transport import HttpTransport
 from ingest.images.fetch import Fetcher
-from ingest.images.formats import looks_like_image
 from ingest.images.memory import MemoryBudget
 from ingest.journal.database import connect_readonly
 from ingest.journal.memory import MemoryJournal
 from ingest.journal.sqlite import SqliteJournal
 from ingest.model import Lane
+from ingest.named import sink_of, source_of
 from ingest.observe.metrics import Metrics
 from ingest.operations.verify import Verification
 from ingest.pipeline.account import Account
@@ -52,9 +52,6 @@ from ingest.pipeline.upload import Upload
 from ingest.pipeline.view import View
 from ingest.pipeline.work import OpenJobs, Tally
 from ingest.pipeline.workers import Workers
-from ingest.sources.directory import DirectorySource, FileSource
-from ingest.sources.manifest import STDIN, ManifestSource, StdinSource, is_manifest
-from ingest.sources.shard import sharded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -64,11 +61,10 @@ if TYPE_CHECKING:
     from ingest.pipeline.settle import Settlement
     from ingest.settings import Settings
     from ingest.sources.base import Source
-    from ingest.sources.shard import Shard
 
     T = TypeVar("T")
 
-__all__ = ["Connection", "assembled", "connected", "opened_journal", "run", "source_of", "verification"]
+__all__ = ["Connection", "assembled", "connected", "opened_journal", "run", "sink_of", "source_of", "verification"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -346,28 +342,6 @@ def _told(on_settled: Callable[[Settlement], None] | None, max_rejected: MaxReje
         max_rejected.settled(settlement.outcome)
 
     return tell
-
-
-def source_of(
-    named: str, *, include: Sequence[str] = (), exclude: Sequence[str] = (), shard: Shard | None = None
-) -> Source:
-    """The source that an argument of the command line names: a directory, a manifest, a file, or `-` for stdin.
-
-    `include` and `exclude` are for directories; `shard` takes a part of it, whatever it is.
-    """
-    source = _whole(named, include, exclude)
-    return source if shard is None else sharded(source, shard)
-
-
-def _whole(named: str, include: Sequence[str], exclude: Sequence[str]) -> Source:
-    path = Path(named)
-    if named == STDIN:
-        return StdinSource()
-    if is_manifest(named) and not path.is_dir():
-        return ManifestSource(named)
-    if path.exists() and not path.is_dir():
-        return FileSource(named)
-    return DirectorySource(named, include=include, exclude=exclude, sniff=looks_like_image)
 
 
 async def run(

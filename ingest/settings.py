@@ -142,6 +142,12 @@ class RunSettings:
     allow_empty: bool = False
     # Whether a run that finds no image is a success; else it is exit 2.
 
+    root: str | None = None
+    # The directory that paths in a queue's messages must lie under. None: a message may name URLs only.
+
+    idle_s: float | None = 30.0
+    # A queue without a message for so long, while it was asked, is drained. None: never.
+
     on_fatal: Literal["exit", "wait"] = "exit"
     # When the API refuses the key or plan: `exit` with 3, or `wait`, with nothing sent, until a person has acted.
 

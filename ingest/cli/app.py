@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ingest.cli import ending, files, journals, options, output, packs
+from ingest.cli.enqueue import EPILOG as ENQUEUE_EPILOG
+from ingest.cli.enqueue import enqueue
 from ingest.cli.run import EPILOG, run
 from ingest.cli.sandbox import sandbox
 from ingest.cli.status import status
@@ -68,6 +70,7 @@ def demo() -> int:
     return demonstration.demo()
 
 
+app.command(epilog=ENQUEUE_EPILOG)(enqueue)
 app.command()(status)
 app.command()(journals.failures)
 app.command()(journals.retry)

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Final, Literal, cast
+from urllib.parse import unquote
 
 from ingest.cli import values
 from ingest.errors import UsageError
@@ -23,12 +26,16 @@ from ingest.settings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from ingest.cli.origins import Origins
     from ingest.sources.shard import Shard
 
-__all__ = ["api_settings", "journal_path", "run_settings", "secrets", "shard"]
+__all__ = ["api_settings", "journal_path", "passwords", "run_settings", "secrets", "shard"]
+
+WITH_URLS: Final = ("INGEST_SOURCE", "INGEST_TO")
+PASSWORD: Final = re.compile(r"://[^/?#\s:]*:([^/\s]+)@")
+SHORTEST_SECRET: Final = 4
 
 FETCH, FLOW, IMAGES, RUN = FetchSettings(), FlowSettings(), ImageSettings(), RunSettings()
 
@@ -64,6 +71,8 @@ def run_settings(origins: Origins) -> Settings:
             limit=origins.one("limit", values.whole_number(minimum=1), RUN.limit),
             max_rejected=origins.one("max-rejected", values.whole_number(minimum=1), RUN.max_rejected),
             allow_empty=origins.one("allow-empty", values.truth, RUN.allow_empty),
+            root=origins.one("root", values.text, RUN.root),
+            idle_s=origins.one("idle", values.duration_or_never, RUN.idle_s),
             on_fatal=cast(
                 "Literal['exit', 'wait']", origins.one("on-fatal", values.one_of("exit", "wait"), RUN.on_fatal)
             ),
@@ -119,12 +128,23 @@ def journal_path(origins: Origins) -> Path:
 
 
 def secrets(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """What must never be shown: the key, and its part after the dot by itself."""
+    """What must never be shown: the key, its part after the dot by itself, and the passwords of queues."""
     keys = [environment.get("GENVIRAL_API_KEY", "").strip()]
     if path := environment.get("GENVIRAL_API_KEY_FILE"):
         with contextlib.suppress(OSError):  # whoever needs the key says so
             keys.append(Path(path).read_text(encoding="utf-8", errors="replace").strip())
-    return tuple(part for key in keys if key for part in (key, key.partition(".")[2]) if part)
+    return (
+        *(part for key in keys if key for part in (key, key.partition(".")[2]) if part),
+        *passwords((*sys.argv, *(environment.get(name, "") for name in WITH_URLS))),
+    )
+
+
+def passwords(texts: Iterable[str]) -> Iterator[str]:
+    """Those in the URLs of queues, as written there and as meant."""
+    for password in (found[1] for text in texts for found in PASSWORD.finditer(text)):
+        # Shorter ones, and the one that everybody knows, would only make holes in what is told.
+        if len(password) >= SHORTEST_SECRET and password != "guest":  # noqa: S105
+            yield from {password, unquote(password)}
 
 
 def _path(given: str) -> Path:

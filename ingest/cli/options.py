@@ -9,17 +9,22 @@ import typer
 __all__ = [
     "FLOW",
     "KEPT",
+    "SELECTION",
     "SETTINGS_HELP",
     "Config",
+    "Exclude",
+    "Include",
     "Journal",
     "Json",
     "JsonLines",
     "LogFormat",
     "LogLevel",
+    "Root",
     "SettleDelay",
     "Timeout",
 ]
 
+SELECTION: Final = "Which images, into which pack"
 FLOW: Final = "How fast, how long"
 KEPT: Final = "What is kept and shown"
 # The panels of the help texts.
@@ -40,6 +45,14 @@ Config: TypeAlias = Annotated[
         help="TOML file of settings.",
         rich_help_panel=KEPT,
     ),
+]
+Exclude: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--exclude", metavar="GLOB", help="Not these; repeatable.", rich_help_panel=SELECTION),
+]
+Include: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--include", metavar="GLOB", help="Only these; repeatable.", rich_help_panel=SELECTION),
 ]
 Journal: TypeAlias = Annotated[
     str | None,
@@ -76,6 +89,10 @@ LogLevel: TypeAlias = Annotated[
         help="debug, info, warning or error.",
         rich_help_panel=KEPT,
     ),
+]
+Root: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--root", metavar="DIR", help="What paths in messages must lie under.", rich_help_panel=SELECTION),
 ]
 SettleDelay: TypeAlias = Annotated[
     str | None,

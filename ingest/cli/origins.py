@@ -37,7 +37,7 @@ OF_THE_API: Final = frozenset({"GENVIRAL_API_KEY", "GENVIRAL_API_KEY_FILE", "GEN
 SETTINGS: Final = frozenset(
     # What jobs a run takes, and how it treats them.
     {"source", "include", "exclude", "pack", "create-pack", "duplicates", "limit", "max-rejected", "allow-empty"}
-    | {"shard"}
+    | {"shard", "root", "idle", "to"}
     | {"max-bytes", "max-memory", "check-urls", "rehost", "allow-private-hosts"}
     # How fast, how often, how long.
     | {"concurrency", "rate", "max-attempts", "timeout", "drain-timeout", "settle-delay", "give-up-after", "on-fatal"}

@@ -11,8 +11,6 @@ from ingest.cli.origins import told
 
 __all__ = ["EPILOG", "run"]
 
-SELECTION: Final = "Which images, into which pack"
-
 EPILOG: Final = f"""
 Examples:
 
@@ -23,6 +21,8 @@ ingest run a.jpg b.png --pack 22222222-2222-2222-2222-222222222222
 ingest run ~/Pictures --pack Holiday --exclude 'raw/*' --limit 10
 
 ingest run list.csv --pack Holiday
+
+ingest run 'redis://host:6379/0?stream=images' --pack Holiday --root /srv/pictures
 
 ingest run
 
@@ -38,34 +38,30 @@ def run(
     source: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="SOURCE", help="Directories, image files, lists (.jsonl .csv .txt, -: stdin). None: continue."
+            metavar="SOURCE", help="Directories, image files, manifests (.jsonl .csv .txt, -: stdin), queues."
         ),
     ] = None,
     pack: Annotated[
         str | None,
-        typer.Option("--pack", metavar="ID|NAME", help="The pack, by id or exact name.", rich_help_panel=SELECTION),
+        typer.Option(
+            "--pack", metavar="ID|NAME", help="The pack, by id or exact name.", rich_help_panel=options.SELECTION
+        ),
     ] = None,
     create_pack: Annotated[
         bool | None,
         typer.Option(
-            "--create-pack/--no-create-pack", help="Make the pack if there is none.", rich_help_panel=SELECTION
+            "--create-pack/--no-create-pack", help="Make the pack if there is none.", rich_help_panel=options.SELECTION
         ),
     ] = None,
-    include: Annotated[
-        list[str] | None,
-        typer.Option("--include", metavar="GLOB", help="Only these; repeatable.", rich_help_panel=SELECTION),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option("--exclude", metavar="GLOB", help="Not these; repeatable.", rich_help_panel=SELECTION),
-    ] = None,
+    include: options.Include = None,
+    exclude: options.Exclude = None,
     shard: Annotated[
         str | None,
         typer.Option(
             "--shard",
             metavar="I/N|auto/N",
             help="Only part I (from 0) of N; auto: JOB_COMPLETION_INDEX.",
-            rich_help_panel=SELECTION,
+            rich_help_panel=options.SELECTION,
         ),
     ] = None,
     duplicates: Annotated[
@@ -75,12 +71,12 @@ def run(
             metavar="skip|allow",
             show_default="skip",
             help="What to do with bytes that the pack has.",
-            rich_help_panel=SELECTION,
+            rich_help_panel=options.SELECTION,
         ),
     ] = None,
     limit: Annotated[
         str | None,
-        typer.Option("--limit", metavar="N", help="At most so many new images.", rich_help_panel=SELECTION),
+        typer.Option("--limit", metavar="N", help="At most so many new images.", rich_help_panel=options.SELECTION),
     ] = None,
     max_bytes: Annotated[
         str | None,
@@ -89,7 +85,7 @@ def run(
             metavar="SIZE",
             show_default="50MiB",
             help="Larger files are rejected.",
-            rich_help_panel=SELECTION,
+            rich_help_panel=options.SELECTION,
         ),
     ] = None,
     check_urls: Annotated[
@@ -98,13 +94,15 @@ def run(
             "--check-urls/--no-check-urls",
             show_default="check",
             help="Ask each URL whether it is an image.",
-            rich_help_panel=SELECTION,
+            rich_help_panel=options.SELECTION,
         ),
     ] = None,
     rehost: Annotated[
         bool | None,
         typer.Option(
-            "--rehost/--no-rehost", help="Upload what URLs lead to, and not the URLs.", rich_help_panel=SELECTION
+            "--rehost/--no-rehost",
+            help="Upload what URLs lead to, and not the URLs.",
+            rich_help_panel=options.SELECTION,
         ),
     ] = None,
     allow_private_hosts: Annotated[
@@ -112,12 +110,25 @@ def run(
         typer.Option(
             "--allow-private-hosts/--no-allow-private-hosts",
             help="URLs may lead to private addresses.",
-            rich_help_panel=SELECTION,
+            rich_help_panel=options.SELECTION,
         ),
     ] = None,
+    idle: Annotated[
+        str | None,
+        typer.Option(
+            "--idle",
+            metavar="DURATION|never",
+            show_default="30s",
+            help="A queue without a message for so long is done.",
+            rich_help_panel=options.SELECTION,
+        ),
+    ] = None,
+    root: options.Root = None,
     allow_empty: Annotated[
         bool | None,
-        typer.Option("--allow-empty/--no-allow-empty", help="No image found is a success.", rich_help_panel=SELECTION),
+        typer.Option(
+            "--allow-empty/--no-allow-empty", help="No image found is a success.", rich_help_panel=options.SELECTION
+        ),
     ] = None,
     concurrency: Annotated[
         str | None,

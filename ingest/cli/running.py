@@ -23,6 +23,7 @@ from ingest.observe.logging import configure
 from ingest.observe.metrics import Metrics
 from ingest.observe.text import printable, shown
 from ingest.pipeline.stop import Stop
+from ingest.sources.addresses import SCHEMES, is_queue, queue_address
 from ingest.sources.manifest import STDIN, names_packs
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ SCOPE_TIMEOUT_S: Final = 3.0
 
 UNREADABLE_SHOWN: Final = 5
 
+NOT_SHARED: Final = "Several workers here may add an image twice; use --journal postgres://…"
+
 
 def run(origins: Origins) -> int:
     """Run what `origins` say, print its summary, and return its exit code."""
@@ -60,13 +63,15 @@ def run(origins: Origins) -> int:
         cast("Literal['auto', 'console', 'json']", log_format),
         level,
         display.log_stream,
-        secrets=configuration.secrets(),
+        secrets=(*configuration.secrets(), *configuration.passwords(origins.many("source"))),
     ) as logs:
         if (kind := _temporary_file_system(settings)) is not None:
             display.say(
                 "journal.is_temporary",
                 f"The journal lies on a {kind}, which forgets it when the machine restarts: see --journal PATH.",
             )
+        if any(map(is_queue, origins.many("source"))):
+            display.say("journal.not_shared", NOT_SHARED)
         summary = looping.run(running.run(display, on_secret=logs.register_secret))
     if is_json:
         output.json_line(asdict(summary))
@@ -184,14 +189,14 @@ def _sources(origins: Origins, settings: Settings) -> list[Source]:
     shard = configuration.shard(origins, settings)
     for name in named:
         _check(name)
-    if settings.run.pack is None and not all(map(names_packs, named)):
+    if settings.run.pack is None and not all(is_queue(name) or names_packs(name) for name in named):
         raise UsageError(
             "No pack is named for these images.",
             code="no_pack",
             hint="Say --pack ID or NAME; --create-pack makes it where there is none. See `ingest packs list`.",
         )
     include, exclude = origins.many("include"), origins.many("exclude")
-    return [source_of(name, include=include, exclude=exclude, shard=shard) for name in named]
+    return [source_of(name, include=include, exclude=exclude, shard=shard, settings=settings) for name in named]
 
 
 def _check(name: str) -> None:
@@ -202,6 +207,9 @@ def _check(name: str) -> None:
             code="no_such_source",
             hint="Check the variable that should hold it.",
         )
+    if is_queue(name):
+        queue_address(name)
+        return
     if name.lower().startswith(("http://", "https://")):
         raise UsageError(
             f"{told} is the URL of an image, and no source of images.",
@@ -210,9 +218,10 @@ def _check(name: str) -> None:
         )
     if is_url(name):
         raise UsageError(
-            f"{told} can't be a source: directories, image files and manifests can.",
+            f"{told} can't be a source: directories, image files, manifests and queues can.",
             code="unsupported_source",
-            hint="Name a directory, image files, or a list of images (.jsonl .csv .txt).",
+            hint="Name a directory, image files, a list of images (.jsonl .csv .txt), or a queue: "
+            f"{', '.join(f'{kind}://…' for kind in SCHEMES)}.",
         )
     # Before anything is asked or made: a mistyped path must not leave a new pack behind.
     try:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FATAL_REASONS",
     "OTHER",
+    "QUEUE_KINDS",
     "RETRY_REASONS",
     "SOURCE_KINDS",
     "DeliveryRecorder",
@@ -42,7 +43,8 @@ OTHER: Final = "other"
 
 RETRY_REASONS: Final = ("timeout", "connect", "tls", "unreadable", "throttled", "server_error", OTHER)
 FATAL_REASONS: Final = ("invalid_token", "subscription_required", "tier_not_allowed", "wrong_scope", OTHER)
-SOURCE_KINDS: Final = ("directory", "file", "manifest", "stdin", "watch", "redis", "amqp", "nats", "sqs", OTHER)
+QUEUE_KINDS: Final = ("redis", "amqp", "nats", "sqs")
+SOURCE_KINDS: Final = ("directory", "file", "manifest", "stdin", "watch", *QUEUE_KINDS, OTHER)
 
 
 class RequestRecorder(Protocol):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ingest.errors import BUG_EXIT_CODE, GaveUp, StopError, UsageError
 from ingest.model import Outcome, Summary, SummaryError
+from ingest.observe.recorders import QUEUE_KINDS
 from ingest.observe.status import LaneStatus, Phase, Snapshot
 
 if TYPE_CHECKING:
@@ -113,7 +114,9 @@ class Account:
 
     def _amiss(self, sources: Sequence[Source], *, allow_empty: bool) -> StopError | None:
         is_elsewhere = any(source.report.elsewhere for source in sources)
-        if sources and not (self.tally.discovered or self.unreadable or is_elsewhere or allow_empty):
+        # Of several workers on a queue, some may come when it is empty.
+        is_queue = any(source.name in QUEUE_KINDS for source in sources)
+        if sources and not (self.tally.discovered or self.unreadable or is_elsewhere or is_queue or allow_empty):
             return UsageError(
                 "No image was found.",
                 code="no_images",

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import itertools
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import anyio
 import anyio.lowlevel
@@ -40,7 +40,9 @@ if TYPE_CHECKING:
     from ingest.settings import RunSettings
     from ingest.sources.base import Source
 
-__all__ = ["Feed"]
+__all__ = ["Feed", "Opened"]
+
+Opened: TypeAlias = "tuple[Source, AsyncIterator[Sequence[Delivery]]]"
 
 RESUME_BATCH: Final = 256
 
@@ -92,20 +94,27 @@ class Feed:
         """Whether as many jobs were claimed as the user wants."""
         return self._settings.limit is not None and self._claimed >= self._settings.limit
 
-    async def take(self, sources: Sequence[Source]) -> None:
-        """Admit everything that `sources` name, one after another, up to the limit.
+    @contextlib.asynccontextmanager
+    async def opened(self, sources: Sequence[Source]) -> AsyncIterator[Sequence[Opened]]:
+        """Open all of `sources` before the first is read, so that nothing is sent where one of them can't be.
 
-        All are opened before the first is read, so that nothing is sent where one of them can't be. What is no job is
-        refused, and costs no other. Raises their `UsageError`, and the journal's errors.
+        They are left when every delivery of theirs has ended: a queue is told so by the source that it came from.
+        Raises their errors.
         """
         async with contextlib.AsyncExitStack() as stack:
-            opened = [(source, await stack.enter_async_context(self._opened(source))) for source in sources]
-            for source, batches in opened:
-                if self.is_full:  # asking for a batch may take for ever
-                    break
-                is_over = await self._take_batches(source, batches)
-                if is_over and isinstance(source, RefusingSource) and not source.report.unreadable_count:
-                    await self._refuser.read_to_the_end(source)
+            yield [(source, await stack.enter_async_context(self._opened(source))) for source in sources]
+
+    async def take(self, opened: Sequence[Opened]) -> None:
+        """Admit everything that these name, one after another, up to the limit.
+
+        What is no job is refused, and costs no other. Raises the journal's errors.
+        """
+        for source, batches in opened:
+            if self.is_full:  # asking for a batch may take for ever
+                break
+            is_over = await self._take_batches(source, batches)
+            if is_over and isinstance(source, RefusingSource) and not source.report.unreadable_count:
+                await self._refuser.read_to_the_end(source)
 
     def _opened(self, source: Source) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Delivery]]]:
         if isinstance(source, SkimmingSource) and self._settings.pack is not None:

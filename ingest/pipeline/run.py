@@ -6,6 +6,7 @@ who is made of what, in `assemble`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import time
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from ingest.observe.status import Snapshot
     from ingest.pipeline.account import Account
     from ingest.pipeline.deliver import Deliver
-    from ingest.pipeline.feed import Feed
+    from ingest.pipeline.feed import Feed, Opened
     from ingest.pipeline.packs import Packs, ResolvedPack
     from ingest.pipeline.settle import Settler
     from ingest.pipeline.twins import Twins
@@ -105,19 +106,22 @@ class Pipeline:
 
     async def _whole(self, sources: Sequence[Source], *, is_resuming: bool) -> Summary:
         opening = await self._journal.begin(self.run_id, key_id=self._credentials.public_id, pid=os.getpid())
-        try:
-            await self._run(sources, opening, is_resuming=is_resuming)
-        except BaseException as problem:
-            if isinstance(problem, Exception) and (reason := _stop_error(problem)) is not None:
-                self.stop.because(reason)
-            elif isinstance(problem, Exception):
-                await self._close(BUG_EXIT_CODE)
-                raise
-            else:
-                self.stop.because(GaveUp("The run was cancelled.", code="cancelled", hint="Run again to continue."))
-                await self._close(GaveUp.exit_code)
-                raise
-        return await self._close(self._account.exit_code(sources, allow_empty=self._settings.run.allow_empty))
+        # Sources are left last: what is acknowledged or released at the very end is told by them.
+        async with contextlib.AsyncExitStack() as held:
+            try:
+                opened = await held.enter_async_context(self._feed.opened(sources))
+                await self._run(opened, opening, is_resuming=is_resuming)
+            except BaseException as problem:
+                if isinstance(problem, Exception) and (reason := _stop_error(problem)) is not None:
+                    self.stop.because(reason)
+                elif isinstance(problem, Exception):
+                    await self._close(BUG_EXIT_CODE)
+                    raise
+                else:
+                    self.stop.because(GaveUp("The run was cancelled.", code="cancelled", hint="Run again to continue."))
+                    await self._close(GaveUp.exit_code)
+                    raise
+            return await self._close(self._account.exit_code(sources, allow_empty=self._settings.run.allow_empty))
 
     def snapshot(self) -> Snapshot:
         """How the run stands."""
@@ -129,18 +133,18 @@ class Pipeline:
 
     # The phases.
 
-    async def _run(self, sources: Sequence[Source], opening: Opening, *, is_resuming: bool) -> None:
+    async def _run(self, opened: Sequence[Opened], opening: Opening, *, is_resuming: bool) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._settler.run)
             tasks.start_soon(self._watch)
             self._take_over(opening)
             async with self._workers.running(self._deliver):
                 with self.stop.interrupts():
-                    await self._find_pack(opening, is_needed=bool(sources))
+                    await self._find_pack(opening, is_needed=bool(opened))
                     # Only after that: a key of another scope must not look for the packs of the last one.
                     tasks.start_soon(self._reconciler.run)
                     self._account.phase = Phase.RUNNING
-                    await self._take_in(sources, is_resuming=is_resuming)
+                    await self._take_in(opened, is_resuming=is_resuming)
                     self._account.phase = Phase.CHECKING
                     await self._open.none_left()
                     await self._reconciler.nothing_owed()
@@ -177,12 +181,12 @@ class Pipeline:
                 "copies of them can't be recognised.",
             )
 
-    async def _take_in(self, sources: Sequence[Source], *, is_resuming: bool) -> None:
+    async def _take_in(self, opened: Sequence[Opened], *, is_resuming: bool) -> None:
         try:
             try:
-                await self._feed.take(sources)
+                await self._feed.take(opened)
             finally:
-                self._account.unreadable = sum(source.report.unreadable_count for source in sources)
+                self._account.unreadable = sum(source.report.unreadable_count for source, _ in opened)
             if is_resuming:
                 await self._feed.resume()
             await self._feed.hand_out_suspects()

@@ -1,4 +1,5 @@
-"""The seam between the pipeline and whatever names jobs: `Source` and `Delivery`, and what only some sources can do.
+"""The seam between the pipeline and whatever names jobs: `Source` and `Delivery`, what only some sources can do, and
+`Sink` for whatever takes jobs for later.
 
 Nothing here opens a file or a connection; the sources beside this module do.
 """
@@ -9,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence, Set
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Set
     from contextlib import AbstractAsyncContextManager
 
     from ingest.model import FileStamp, Job, Outcome, Stretch
 
-__all__ = ["Delivery", "NoJob", "Recognise", "RefusingSource", "SkimmingSource", "Source", "SourceReport"]
+__all__ = ["Delivery", "NoJob", "Recognise", "RefusingSource", "Sink", "SkimmingSource", "Source", "SourceReport"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +47,10 @@ class Delivery:
     place: str | None = None
 
     async def acknowledge(self, outcome: Outcome, reason: str | None) -> None:
-        """The job's outcome is durable. Must be idempotent; an error means that it may be delivered again."""
+        """The job's outcome is durable. Must be idempotent; an error means that it may be delivered again.
+
+        A queue is told soon after, with others; where it can't be, it delivers the message again.
+        """
 
     async def release(self) -> None:
         """The job was not finished and another run may have it; called on shutdown, must not block for long."""
@@ -75,10 +79,13 @@ MAX_UNREADABLE = 100
 class Source(Protocol):
     """Names jobs, in its own order, once.
 
-    `open` is entered once; leaving it frees whatever the source holds, also after a cancellation. The iterator yields
-    batches of at least one delivery, in a stable order, and ends when the source is drained (a queue: never). It is
-    read no faster than the pipeline takes jobs, and may be left before its end. Errors: `UsageError` for a source that
-    isn't there, raised on entering; what turns up later is told in `report`.
+    `open` is entered once; leaving it frees whatever the source holds, also after a cancellation, and gives a queue
+    back what was neither acknowledged nor released: so it stays open until every delivery has ended. The iterator
+    yields batches of at least one delivery, in a stable order (a queue: in any), and ends when the source is drained (a
+    queue: when nothing has come for a while, or never). It is read no faster than the pipeline takes jobs, and may be
+    left before its end; a queue receives nothing while it is not read. Errors: `UsageError` for a source that isn't
+    there and `GaveUp` for a broker that does not answer, both raised on entering; `GaveUp` from the iterator for one
+    that stays away; what else turns up later is told in `report`.
     """
 
     name: str
@@ -128,4 +135,19 @@ class RefusingSource(Source, Protocol):
 
         False for a message of a queue, which comes once. Called in any thread.
         """
+        ...
+
+
+class Sink(Protocol):
+    """Takes jobs for later: a queue, from which a source of the same URL hands them over.
+
+    `open` is entered once and yields what publishes. Publishing returns when the broker has confirmed every job that it
+    was given; an error means that some may be there and some not. Doing it again is harmless: a job with the same `id`
+    is the same job. Errors: `UsageError` for what can't work, `GaveUp` for a broker that does not answer.
+    """
+
+    name: str
+
+    def open(self) -> AbstractAsyncContextManager[Callable[[Sequence[Job]], Awaitable[None]]]:
+        """Connect. Leaving closes the connection."""
         ...
