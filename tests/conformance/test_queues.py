@@ -84,7 +84,7 @@ async def drained(queue: Queue, *, idle_s: float = 0.3) -> list[str]:
 
 async def test_it_hands_over_every_job_and_ends_when_none_comes(queue):
     await queue.put(bodies(150))
-    async with reading(queue, idle_s=0.3) as found:
+    async with reading(queue, idle_s=0.3, lease=60) as found:
         deliveries = []
         async for batch in found._batches:
             assert batch
@@ -291,6 +291,7 @@ async def dying(source: QueueSource):
             is_dead = True
 
 
+@pytest.mark.timeout(150)  # RabbitMQ takes its time
 async def test_a_broker_that_restarts_in_the_middle_loses_nothing(queue):
     """Every job is acknowledged as added by a ledger, as the journal would; some come twice, and none is lost."""
     await queue.put(bodies(60))
@@ -313,6 +314,7 @@ async def test_a_broker_that_restarts_in_the_middle_loses_nothing(queue):
     assert await drained(queue) == []
 
 
+@pytest.mark.timeout(150)
 async def test_publishing_survives_a_restart_of_the_broker(queue):
     sink = queue_sink(queue.url(), give_up_after_s=60)
     async with sink.open() as publish:
