@@ -190,7 +190,7 @@ async def test_what_nobody_ended_is_given_back_at_once(queue):
         await found.seen[0].acknowledge(Outcome.ADDED, None)
     # Under such a lease, only what was given back comes.
     with anyio.fail_after(20):
-        async with reading(queue, lease=4) as again:
+        async with reading(queue, lease=3600) as again:
             seen = await again.some(39)
     assert sorted(ids(seen)) == sorted({f"id-{n}" for n in range(40)} - {found.seen[0].job.id})
 
@@ -348,7 +348,7 @@ async def test_it_may_be_left_unread_and_cancelled(queue):
                 await anyio.lowlevel.checkpoint()
     assert scope.cancelled_caught
     with anyio.fail_after(20):
-        async with reading(queue, lease=4) as again:
+        async with reading(queue, lease=3600) as again:
             assert sorted(ids(await again.some(5))) == [f"id-{n}" for n in range(5)]
 
 
