@@ -18,6 +18,7 @@ import anyio.lowlevel
 from ingest.errors import PackUnusable
 from ingest.journal.records import Candidate, Claimed, Joined, Known
 from ingest.model import Job, JobId, Outcome, is_url
+from ingest.observe.recorders import QUEUE_KINDS
 from ingest.pipeline.work import RELEASE_TIMEOUT_S, SUSPECT_DEATHS, Naming, Work, acknowledge, release
 from ingest.policy.urls import name_in
 from ingest.sources.base import Delivery, NoJob, RefusingSource, SkimmingSource
@@ -141,6 +142,9 @@ class Feed:
                 with anyio.move_on_after(RELEASE_TIMEOUT_S, shield=True):
                     for naming in unnamed:
                         await release(naming, self._deliveries)
+            if name in QUEUE_KINDS:
+                # A queue hands over no more than its prefetch, and may have no end: nothing comes while these wait.
+                await self.hand_out_suspects()
             if self.is_full:
                 return False
         return True

@@ -251,8 +251,8 @@ async def test_a_limit_that_is_reached_waits_for_no_other_source(system, tmp_pat
     assert summary.added == 2
 
 
-async def test_suspects_as_many_as_may_be_open(system, tmp_path):
-    paths = pictures(tmp_path, 3)
+async def killed_thrice(system, paths) -> None:
+    """Runs that had these in hand, and were killed."""
     for number in range(3):
         await system.journal.begin(RunId(f"killed-{number}"), key_id="tester", pid=1)
         for path, delivery in zip(paths, named(*paths), strict=True):
@@ -264,7 +264,29 @@ async def test_suspects_as_many_as_may_be_open(system, tmp_path):
                 stamp=delivery.stamp,
             )
             await system.journal.admit(RunId(f"killed-{number}"), [candidate])
+
+
+async def test_suspects_as_many_as_may_be_open(system, tmp_path):
+    paths = pictures(tmp_path, 3)
+    await killed_thrice(system, paths)
     summary = await system.run(ListSource(named(*paths), batch_size=1), run=RunSettings(max_open_jobs=2))
+    assert summary.added == 3
+
+
+async def test_suspects_of_a_queue_that_gives_no_more_while_it_waits_for_them(system, tmp_path):
+    class Queue(ListSource):
+        name = "redis"
+
+        async def _batches(self):
+            for delivery in self.deliveries:
+                yield [delivery]
+                while not delivery.told:
+                    await anyio.sleep(0.001)
+
+    paths = pictures(tmp_path, 3)
+    await killed_thrice(system, paths)
+    with anyio.fail_after(10):
+        summary = await system.run(Queue(named(*paths)))
     assert summary.added == 3
 
 
