@@ -142,7 +142,7 @@ class Feed:
                 with anyio.move_on_after(RELEASE_TIMEOUT_S, shield=True):
                     for naming in unnamed:
                         await release(naming, self._deliveries)
-            if name in QUEUE_KINDS:
+            if source.name in QUEUE_KINDS:
                 # A queue hands over no more than its prefetch, and may have no end: nothing comes while these wait.
                 await self.hand_out_suspects()
             if self.is_full:
