@@ -153,6 +153,7 @@ class RabbitServer(Server):
             "HOME": str(here),
             "ERL_EPMD_PORT": str(self.epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_RELAXED_COMMAND_CHECK": "true",  # so that it can be told to end
             "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(self.dist_port),
@@ -185,8 +186,7 @@ class RabbitServer(Server):
         self.kill()
         subprocess.run(
             ["epmd", "-port", str(self.epmd_port), "-kill"],
-            env={**os.environ, "ERL_EPMD_PORT": str(self.epmd_port), "ERL_EPMD_RELAXED_COMMAND_CHECK": "true"},
-            capture_output=True, check=False,
+            env={**os.environ, **self.environment()}, capture_output=True, check=False,
         )  # fmt: skip
 
 
