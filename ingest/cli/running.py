@@ -212,7 +212,7 @@ def _check(name: str) -> None:
         return
     if name.lower().startswith(("http://", "https://")):
         raise UsageError(
-            f"{told} is the URL of an image, and no source of images.",
+            f"{told} can't be a source: it is the URL of one image.",
             code="unsupported_source",
             hint="Put it on a line of a manifest (a .txt file, a URL a line), or pipe JSON lines into `ingest run -`.",
         )
