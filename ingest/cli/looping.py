@@ -18,7 +18,7 @@ from ingest.cli.ending import Signalled, ending_signals
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
-__all__ = ["handling_signals", "run", "until_signalled"]
+__all__ = ["die_of", "handling_signals", "run", "until_signalled"]
 
 T = TypeVar("T")
 
@@ -43,6 +43,15 @@ def handling_signals(handle: Callable[[signal.Signals], None]) -> Iterator[None]
         for number, handler in before.items():
             loop.remove_signal_handler(number)
             signal.signal(number, handler)
+
+
+def die_of(number: signal.Signals) -> None:
+    """End this process by the signal, there and then, as if nobody had handled it.
+
+    Not by taking the handlers away beforehand: a signal that has come and was not looked at yet would count again.
+    """
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
 
 
 async def until_signalled(main: Coroutine[None, None, T]) -> T:

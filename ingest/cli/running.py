@@ -42,6 +42,9 @@ __all__ = ["Running", "run"]
 SCOPE_TIMEOUT_S: Final = 3.0
 # The scope is told for comfort: a run doesn't wait longer for it.
 
+ENOUGH_SIGNALS: Final = 2
+# The first lets what is in hand end, the second ends it; who sends one more wants the process gone.
+
 UNREADABLE_SHOWN: Final = 5
 
 NOT_SHARED: Final = "Several workers here may add an image twice; use --journal postgres://…"
@@ -110,11 +113,10 @@ class Running:
                 in_hand = 0 if pipeline is None else pipeline.snapshot().in_hand
                 drain_s = self._settings.flow.drain_timeout_s
                 display.say("run.interrupted", standing.draining(in_hand, drain_s), in_hand=in_hand)
-            else:
-                stack.close()  # a third signal does what it does without a handler
+            elif asked_to_stop > ENOUGH_SIGNALS:
+                looping.die_of(number)
 
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(looping.handling_signals(signalled))
+        with looping.handling_signals(signalled):
             await self._introduce(display)
             async with (
                 assembled(

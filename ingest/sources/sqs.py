@@ -74,7 +74,7 @@ class SqsBroker:
             await broker._prepare(is_reader=is_reader)
         except (NoCredentialsError, PartialCredentialsError, NoRegionError, ValueError) as error:
             raise UsageError(
-                f"{address.place} can't be used: {error}.",
+                f"{address.place} can't be used: {str(error).rstrip('.')}.",
                 code="no_such_source",
                 hint="Set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION, or AWS_PROFILE.",
             ) from error
@@ -82,7 +82,7 @@ class SqsBroker:
             if _code(error) not in REFUSED | MISSING:
                 raise unreachable(address.place, error) from error
             raise UsageError(
-                f"{address.place} can't be used: {error}.",
+                f"{address.place} can't be used: {str(error).rstrip('.')}.",
                 code="no_such_source",
                 hint="Check the queue's name and region, and what the credentials may do; queues are not made here.",
             ) from error

@@ -47,9 +47,17 @@ def test_missing_directory(ingest: CommandLine, sandbox: Served) -> None:
     assert sandbox.ledger()["requests"] == {}
 
 
-@pytest.mark.parametrize("source", ["redis://localhost/0", "sqs://queue", "https://x/y.jpg"])
-def test_sources_that_are_none(ingest: CommandLine, source: str) -> None:
-    check_run(ingest, source, "--pack", "P", code=2, says="can't be a source")
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("https://x/y.jpg", "can't be a source: it is the URL of one image"),
+        ("ftp://x/y", "can't be a source"),
+        ("redis://localhost/0", "'stream' is missing"),
+        ("sqs://queue", "AWS_REGION"),
+    ],
+)
+def test_sources_that_are_none(ingest: CommandLine, source: str, says: str) -> None:
+    check_run(ingest, source, "--pack", "P", code=2, says=says)
 
 
 def test_no_pack_named(ingest: CommandLine, pictures: Callable[..., Path]) -> None:
@@ -354,6 +362,28 @@ def test_second_signal_stops_at_once(ingest: CommandLine, sandbox: Served, pictu
     sandbox.fail()
     assert ingest("run", folder, "--pack", "P").code == 0
     assert len(sandbox.urls("P")) == 4
+
+
+def test_a_third_signal_ends_the_process_there_and_then(
+    ingest: CommandLine, sandbox: Served, pictures: Callable[..., Path]
+) -> None:
+    folder = pictures(4)
+    sandbox.fail({"operation": "put", "kind": "hang"})
+    run = ("run", folder, "--pack", "P", "--create-pack", "--drain-timeout", "10m", "--metrics-port", "0")
+    with ingest.start(*run) as running:
+        running.wait_for_line("metrics.served")
+        wait_for_requests(sandbox, "put")
+        running.signal(signal.SIGTERM)
+        running.wait_for_line("Ctrl-C again stops now")
+        running.signal(signal.SIGINT)
+        running.signal(signal.SIGTERM)
+        done = running.finish()
+
+    assert done.code in {-signal.SIGTERM, 143}, done  # the second may have been enough by then
+    assert "Traceback" not in done.err
+    sandbox.fail()
+    assert ingest("run", folder, "--pack", "P", "--settle-delay", "0.2s").code == 0
+    assert len(set(sandbox.urls("P"))) == len(sandbox.urls("P")) == 4
 
 
 def test_a_signal_where_no_run_has_begun(capsys: pytest.CaptureFixture[str]) -> None:
