@@ -28,7 +28,7 @@ from ingest.journal.database import connect_readonly
 from ingest.journal.memory import MemoryJournal
 from ingest.journal.sqlite import SqliteJournal
 from ingest.model import Lane
-from ingest.named import sink_of, source_of
+from ingest.named import sink_of, source_of, watched
 from ingest.observe.metrics import Metrics
 from ingest.operations.verify import Verification
 from ingest.pipeline.account import Account
@@ -64,7 +64,17 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-__all__ = ["Connection", "assembled", "connected", "opened_journal", "run", "sink_of", "source_of", "verification"]
+__all__ = [
+    "Connection",
+    "assembled",
+    "connected",
+    "opened_journal",
+    "run",
+    "sink_of",
+    "source_of",
+    "verification",
+    "watched",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +173,7 @@ async def assembled(
     on_secret: Callable[[str], None] | None = None,
 ) -> AsyncIterator[Pipeline]:
     """A pipeline ready to run, with its lanes and its journal open."""
-    metrics, stop = metrics or Metrics(), stop or Stop()
+    metrics, stop = metrics or Metrics(), stop or Stop(is_expected=settings.run.is_endless)
     async with (
         connected(
             settings, metrics=metrics, stop=stop, patience_s=_patience_s(settings), on_secret=on_secret

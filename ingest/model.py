@@ -24,6 +24,7 @@ __all__ = [
     "JobId",
     "Lane",
     "Locator",
+    "Occasion",
     "Operation",
     "Outcome",
     "PackId",
@@ -108,6 +109,18 @@ class Operation(enum.StrEnum):
     def lane(self) -> Lane:
         """The lane whose limits this request counts against."""
         return Lane.STORAGE if self is Operation.PUT_FILE else Lane.API
+
+
+class Occasion(enum.IntEnum):
+    """Why a source names a job; where one is named on several at once, the lowest counts.
+
+    Only what is named for the first time counts as discovered when its outcome is known already, or another delivery
+    waits for it: a source that looks at the same files for ever would count them for ever.
+    """
+
+    FIRST = 0  # nobody can say that it was named before
+    CHANGED = 1  # something happened to it: what failed is tried again at once
+    AGAIN = 2  # it was met once more in looking everything over: what failed is tried again in its time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ __all__ = [
     "ImageSettings",
     "RunSettings",
     "Settings",
+    "WatchSettings",
 ]
 
 DEFAULT_BASE_URL: Final = "https://www.genviral.io/api/partner/v1"
@@ -151,6 +152,9 @@ class RunSettings:
     on_fatal: Literal["exit", "wait"] = "exit"
     # When the API refuses the key or plan: `exit` with 3, or `wait`, with nothing sent, until a person has acted.
 
+    is_endless: bool = False
+    # The sources have no end and are read in turns; a signal is how the run is meant to end.
+
     key_rotation_s: float = 120.0
     # How long `exit` waits for a key file to change first: Kubernetes brings a changed Secret into a running container
     # within its sync period of a minute and the time of a cache, and others rotate faster
@@ -158,6 +162,20 @@ class RunSettings:
 
     max_open_jobs: int = 10_000
     # Jobs admitted and not settled at once: what bounds memory. At 300 jobs a second it covers a settle delay of 30 s.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchSettings:
+    """How directories are watched by a run that serves. Seconds."""
+
+    settle_s: float = 2.0
+    # For how long a file must be unchanged before it is taken. A copy over a network pauses for less than that.
+
+    rescan_s: float = 600.0
+    # Between two looks over a whole directory whose events are heard: they catch what events missed, which is rare.
+
+    poll_s: float = 5.0
+    # The same where there are no events. Either grows with what a look costs: see `sources.watch.SPACING`.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,5 +187,6 @@ class Settings:
     images: ImageSettings = field(default_factory=ImageSettings)
     fetch: FetchSettings = field(default_factory=FetchSettings)
     run: RunSettings = field(default_factory=RunSettings)
+    watch: WatchSettings = field(default_factory=WatchSettings)
     journal: str | None = None
     # Path of the journal. None: a journal in memory, which remembers nothing after the run.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ingest.cli import ending, files, journals, options, output, packs
+from ingest.cli import ending, files, journals, options, output, packs, serve
 from ingest.cli.enqueue import EPILOG as ENQUEUE_EPILOG
 from ingest.cli.enqueue import enqueue
 from ingest.cli.run import EPILOG, run
@@ -57,6 +57,7 @@ def root(
 
 
 app.command(epilog=EPILOG)(run)
+app.command(epilog=serve.EPILOG)(serve.serve)
 
 
 @app.command()

@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, cast
 from urllib.parse import unquote
@@ -23,6 +24,7 @@ from ingest.settings import (
     ImageSettings,
     RunSettings,
     Settings,
+    WatchSettings,
 )
 
 if TYPE_CHECKING:
@@ -31,17 +33,44 @@ if TYPE_CHECKING:
     from ingest.cli.origins import Origins
     from ingest.sources.shard import Shard
 
-__all__ = ["api_settings", "journal_path", "passwords", "run_settings", "secrets", "shard"]
+__all__ = ["api_settings", "journal_path", "passwords", "run_settings", "secrets", "serve_settings", "shard"]
 
 WITH_URLS: Final = ("INGEST_SOURCE", "INGEST_TO")
 PASSWORD: Final = re.compile(r"://[^/?#\s:]*:([^/\s]+)@")
 SHORTEST_SECRET: Final = 4
 
-FETCH, FLOW, IMAGES, RUN = FetchSettings(), FlowSettings(), ImageSettings(), RunSettings()
+FETCH, FLOW, IMAGES, RUN, WATCH = FetchSettings(), FlowSettings(), ImageSettings(), RunSettings(), WatchSettings()
 
 
 def run_settings(origins: Origins) -> Settings:
-    """Everything that a run needs to know."""
+    """Everything that a run needs to know that ends with its sources."""
+    return _settings(
+        origins,
+        give_up_after_s=FLOW.give_up_after_s,
+        run=replace(
+            _run_settings(origins, on_fatal=RUN.on_fatal),
+            limit=origins.one("limit", values.whole_number(minimum=1), RUN.limit),
+            allow_empty=origins.one("allow-empty", values.truth, RUN.allow_empty),
+            idle_s=origins.one("idle", values.duration_or_never, RUN.idle_s),
+        ),
+    )
+
+
+def serve_settings(origins: Origins) -> Settings:
+    """Everything that a run needs to know that goes on for ever: whatever ends it by itself is off where it is not
+    asked for, and what speaks of the whole of its sources has no meaning.
+    """
+    settings = _settings(
+        origins,
+        give_up_after_s=None,
+        run=replace(_run_settings(origins, on_fatal="wait"), idle_s=None, is_endless=True),
+    )
+    return replace(
+        settings, watch=WatchSettings(settle_s=origins.one("settle-files", values.duration_s, WATCH.settle_s))
+    )
+
+
+def _settings(origins: Origins, *, give_up_after_s: float | None, run: RunSettings) -> Settings:
     return Settings(
         api=api_settings(origins),
         flow=FlowSettings(
@@ -49,7 +78,7 @@ def run_settings(origins: Origins) -> Settings:
             rate=origins.one("rate", values.number(minimum=0, is_open=True), FLOW.rate),
             max_attempts=origins.one("max-attempts", values.whole_number(minimum=1), FLOW.max_attempts),
             settle_delay_s=origins.one("settle-delay", values.duration_s, FLOW.settle_delay_s),
-            give_up_after_s=origins.one("give-up-after", values.duration_or_never, FLOW.give_up_after_s),
+            give_up_after_s=origins.one("give-up-after", values.duration_or_never, give_up_after_s),
             drain_timeout_s=origins.one("drain-timeout", values.duration_s, FLOW.drain_timeout_s),
         ),
         images=ImageSettings(
@@ -62,22 +91,21 @@ def run_settings(origins: Origins) -> Settings:
             allow_private_hosts=origins.one("allow-private-hosts", values.truth, FETCH.allow_private_hosts),
             timeout_s=origins.one("timeout", values.positive_duration_s, FETCH.timeout_s),
         ),
-        run=RunSettings(
-            pack=origins.one("pack", values.text, RUN.pack),
-            create_pack=origins.one("create-pack", values.truth, RUN.create_pack),
-            duplicates=cast(
-                "Literal['skip', 'allow']", origins.one("duplicates", values.one_of("skip", "allow"), RUN.duplicates)
-            ),
-            limit=origins.one("limit", values.whole_number(minimum=1), RUN.limit),
-            max_rejected=origins.one("max-rejected", values.whole_number(minimum=1), RUN.max_rejected),
-            allow_empty=origins.one("allow-empty", values.truth, RUN.allow_empty),
-            root=origins.one("root", values.text, RUN.root),
-            idle_s=origins.one("idle", values.duration_or_never, RUN.idle_s),
-            on_fatal=cast(
-                "Literal['exit', 'wait']", origins.one("on-fatal", values.one_of("exit", "wait"), RUN.on_fatal)
-            ),
-        ),
+        run=run,
         journal=str(journal_path(origins)),
+    )
+
+
+def _run_settings(origins: Origins, *, on_fatal: Literal["exit", "wait"]) -> RunSettings:
+    return RunSettings(
+        pack=origins.one("pack", values.text, RUN.pack),
+        create_pack=origins.one("create-pack", values.truth, RUN.create_pack),
+        duplicates=cast(
+            "Literal['skip', 'allow']", origins.one("duplicates", values.one_of("skip", "allow"), RUN.duplicates)
+        ),
+        root=origins.one("root", values.text, RUN.root),
+        max_rejected=origins.one("max-rejected", values.whole_number(minimum=1), RUN.max_rejected),
+        on_fatal=cast("Literal['exit', 'wait']", origins.one("on-fatal", values.one_of("exit", "wait"), on_fatal)),
     )
 
 

@@ -1,4 +1,4 @@
-"""How a command ends: every way out as a message of a line or two, an exit code, and for `run --json` its object.
+"""How a command ends: every way out as a message of a line or two, an exit code, and with `--json` a run's object.
 
 The exit codes are DESIGN §7's; what raised an error has said by its class which one it is. Retries and repairs nothing.
 """
@@ -123,8 +123,8 @@ def _write_traceback(problem: BaseException) -> None:
 
 
 def _wants_summary(arguments: Sequence[str]) -> bool:
-    """Whether the command is a `run` that owes its JSON object; also where its arguments could not be understood."""
-    if next((word for word in arguments if not word.startswith("-")), None) != "run":
+    """Whether the command is one that owes its JSON object; also where its arguments could not be understood."""
+    if next((word for word in arguments if not word.startswith("-")), None) not in {"run", "serve"}:
         return False
     said = [word for word in _before_end_of_options(arguments) if word in {"--json", "--no-json"}]
     flags: dict[str, object] = {"json": said[-1] == "--json"} if said else {}

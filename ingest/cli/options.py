@@ -11,14 +11,33 @@ __all__ = [
     "KEPT",
     "SELECTION",
     "SETTINGS_HELP",
+    "AllowEmpty",
+    "AllowPrivateHosts",
+    "CheckUrls",
+    "Concurrency",
     "Config",
+    "CreatePack",
+    "DrainTimeout",
+    "Duplicates",
     "Exclude",
+    "GiveUpAfter",
     "Include",
     "Journal",
     "Json",
     "JsonLines",
+    "Limit",
     "LogFormat",
     "LogLevel",
+    "MaxAttempts",
+    "MaxBytes",
+    "MaxMemory",
+    "MaxRejected",
+    "MetricsHost",
+    "MetricsPort",
+    "OnFatal",
+    "Pack",
+    "Rate",
+    "Rehost",
     "Root",
     "SettleDelay",
     "Timeout",
@@ -112,5 +131,154 @@ Timeout: TypeAlias = Annotated[
         show_default="60s",
         help="Without progress, for one request.",
         rich_help_panel=FLOW,
+    ),
+]
+Pack: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--pack", metavar="ID|NAME", help="The pack, by id or exact name.", rich_help_panel=SELECTION),
+]
+CreatePack: TypeAlias = Annotated[
+    bool | None,
+    typer.Option("--create-pack/--no-create-pack", help="Make the pack if there is none.", rich_help_panel=SELECTION),
+]
+Duplicates: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--duplicates",
+        metavar="skip|allow",
+        show_default="skip",
+        help="What to do with bytes that the pack has.",
+        rich_help_panel=SELECTION,
+    ),
+]
+Limit: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--limit", metavar="N", help="At most so many new images.", rich_help_panel=SELECTION),
+]
+MaxBytes: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--max-bytes",
+        metavar="SIZE",
+        show_default="50MiB",
+        help="Larger files are rejected.",
+        rich_help_panel=SELECTION,
+    ),
+]
+AllowEmpty: TypeAlias = Annotated[
+    bool | None,
+    typer.Option("--allow-empty/--no-allow-empty", help="No image found is a success.", rich_help_panel=SELECTION),
+]
+CheckUrls: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--check-urls/--no-check-urls",
+        show_default="check",
+        help="Ask each URL whether it is an image.",
+        rich_help_panel=SELECTION,
+    ),
+]
+Rehost: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--rehost/--no-rehost",
+        help="Upload what URLs lead to, and not the URLs.",
+        rich_help_panel=SELECTION,
+    ),
+]
+AllowPrivateHosts: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--allow-private-hosts/--no-allow-private-hosts",
+        help="URLs may lead to private addresses.",
+        rich_help_panel=SELECTION,
+    ),
+]
+Concurrency: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--concurrency",
+        metavar="N",
+        show_default="64",
+        help="Requests at once, at most.",
+        rich_help_panel=FLOW,
+    ),
+]
+Rate: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--rate", metavar="N", help="API requests a second, at most.", rich_help_panel=FLOW),
+]
+MaxMemory: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory",
+        metavar="SIZE",
+        show_default="256MiB",
+        help="Image bytes in memory at once.",
+        rich_help_panel=FLOW,
+    ),
+]
+MaxAttempts: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--max-attempts",
+        metavar="N",
+        show_default="8",
+        help="Bad answers about one image before it is failed.",
+        rich_help_panel=FLOW,
+    ),
+]
+DrainTimeout: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--drain-timeout",
+        metavar="DURATION",
+        show_default="20s",
+        help="For what is in hand at Ctrl-C or SIGTERM.",
+        rich_help_panel=FLOW,
+    ),
+]
+GiveUpAfter: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--give-up-after",
+        metavar="DURATION|never",
+        show_default="30m; serve: never",
+        help="Without any answer.",
+        rich_help_panel=FLOW,
+    ),
+]
+OnFatal: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--on-fatal",
+        metavar="exit|wait",
+        show_default="exit; serve: wait",
+        help="When the API refuses the key or plan.",
+        rich_help_panel=FLOW,
+    ),
+]
+MaxRejected: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--max-rejected", metavar="N", help="Stop when so many are rejected.", rich_help_panel=FLOW),
+]
+MetricsPort: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics-port",
+        metavar="PORT|off",
+        show_default="off; serve: 9464",
+        help="Serve /metrics and /healthz; 0: any.",
+        rich_help_panel=KEPT,
+    ),
+]
+MetricsHost: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics-host",
+        metavar="HOST",
+        show_default="127.0.0.1",
+        help="Where to serve them.",
+        rich_help_panel=KEPT,
     ),
 ]

@@ -41,6 +41,7 @@ SETTINGS: Final = frozenset(
     | {"max-bytes", "max-memory", "check-urls", "rehost", "allow-private-hosts"}
     # How fast, how often, how long.
     | {"concurrency", "rate", "max-attempts", "timeout", "drain-timeout", "settle-delay", "give-up-after", "on-fatal"}
+    | {"settle-files"}
     # Where things are kept and shown.
     | {"journal", "json", "metrics-port", "metrics-host", "log-format", "log-level"}
     # The sandbox's own.

@@ -172,6 +172,7 @@ class Lines:
         """See `Display.follow`."""
         known: set[str] = set()
         told_at = time.monotonic()
+        told: tuple[object, ...] = ()
         while True:
             snapshot = pipeline.snapshot()
             troubles = standing.troubles(snapshot, now=time.time())
@@ -182,8 +183,11 @@ class Lines:
             if time.monotonic() - told_at >= TOLD_EVERY_S:
                 told_at = time.monotonic()
                 outcomes = {outcome.value: count for outcome, count in snapshot.outcomes.items()}
-                text = f"{standing.done(snapshot)} of {snapshot.discovered} done; {standing.limits(snapshot)}"
-                self.say("run.progressed", text, discovered=snapshot.discovered, pending=snapshot.pending, **outcomes)
+                before, told = told, (snapshot.discovered, *outcomes.values())
+                if snapshot.pending or told != before:  # else there is nothing to do, perhaps for days
+                    text = f"{standing.done(snapshot)} of {snapshot.discovered} done; {standing.limits(snapshot)}"
+                    data = {"discovered": snapshot.discovered, "pending": snapshot.pending, **outcomes}
+                    self.say("run.progressed", text, **data)
             await anyio.sleep(1.0)
 
 

@@ -41,18 +41,8 @@ def run(
             metavar="SOURCE", help="Directories, image files, manifests (.jsonl .csv .txt, -: stdin), queues."
         ),
     ] = None,
-    pack: Annotated[
-        str | None,
-        typer.Option(
-            "--pack", metavar="ID|NAME", help="The pack, by id or exact name.", rich_help_panel=options.SELECTION
-        ),
-    ] = None,
-    create_pack: Annotated[
-        bool | None,
-        typer.Option(
-            "--create-pack/--no-create-pack", help="Make the pack if there is none.", rich_help_panel=options.SELECTION
-        ),
-    ] = None,
+    pack: options.Pack = None,
+    create_pack: options.CreatePack = None,
     include: options.Include = None,
     exclude: options.Exclude = None,
     shard: Annotated[
@@ -64,55 +54,12 @@ def run(
             rich_help_panel=options.SELECTION,
         ),
     ] = None,
-    duplicates: Annotated[
-        str | None,
-        typer.Option(
-            "--duplicates",
-            metavar="skip|allow",
-            show_default="skip",
-            help="What to do with bytes that the pack has.",
-            rich_help_panel=options.SELECTION,
-        ),
-    ] = None,
-    limit: Annotated[
-        str | None,
-        typer.Option("--limit", metavar="N", help="At most so many new images.", rich_help_panel=options.SELECTION),
-    ] = None,
-    max_bytes: Annotated[
-        str | None,
-        typer.Option(
-            "--max-bytes",
-            metavar="SIZE",
-            show_default="50MiB",
-            help="Larger files are rejected.",
-            rich_help_panel=options.SELECTION,
-        ),
-    ] = None,
-    check_urls: Annotated[
-        bool | None,
-        typer.Option(
-            "--check-urls/--no-check-urls",
-            show_default="check",
-            help="Ask each URL whether it is an image.",
-            rich_help_panel=options.SELECTION,
-        ),
-    ] = None,
-    rehost: Annotated[
-        bool | None,
-        typer.Option(
-            "--rehost/--no-rehost",
-            help="Upload what URLs lead to, and not the URLs.",
-            rich_help_panel=options.SELECTION,
-        ),
-    ] = None,
-    allow_private_hosts: Annotated[
-        bool | None,
-        typer.Option(
-            "--allow-private-hosts/--no-allow-private-hosts",
-            help="URLs may lead to private addresses.",
-            rich_help_panel=options.SELECTION,
-        ),
-    ] = None,
+    duplicates: options.Duplicates = None,
+    limit: options.Limit = None,
+    max_bytes: options.MaxBytes = None,
+    check_urls: options.CheckUrls = None,
+    rehost: options.Rehost = None,
+    allow_private_hosts: options.AllowPrivateHosts = None,
     idle: Annotated[
         str | None,
         typer.Option(
@@ -124,102 +71,21 @@ def run(
         ),
     ] = None,
     root: options.Root = None,
-    allow_empty: Annotated[
-        bool | None,
-        typer.Option(
-            "--allow-empty/--no-allow-empty", help="No image found is a success.", rich_help_panel=options.SELECTION
-        ),
-    ] = None,
-    concurrency: Annotated[
-        str | None,
-        typer.Option(
-            "--concurrency",
-            metavar="N",
-            show_default="64",
-            help="Requests at once, at most.",
-            rich_help_panel=options.FLOW,
-        ),
-    ] = None,
-    rate: Annotated[
-        str | None,
-        typer.Option("--rate", metavar="N", help="API requests a second, at most.", rich_help_panel=options.FLOW),
-    ] = None,
-    max_memory: Annotated[
-        str | None,
-        typer.Option(
-            "--max-memory",
-            metavar="SIZE",
-            show_default="256MiB",
-            help="Image bytes in memory at once.",
-            rich_help_panel=options.FLOW,
-        ),
-    ] = None,
-    max_attempts: Annotated[
-        str | None,
-        typer.Option(
-            "--max-attempts",
-            metavar="N",
-            show_default="8",
-            help="Bad answers about one image before it is failed.",
-            rich_help_panel=options.FLOW,
-        ),
-    ] = None,
+    allow_empty: options.AllowEmpty = None,
+    concurrency: options.Concurrency = None,
+    rate: options.Rate = None,
+    max_memory: options.MaxMemory = None,
+    max_attempts: options.MaxAttempts = None,
     timeout: options.Timeout = None,
-    drain_timeout: Annotated[
-        str | None,
-        typer.Option(
-            "--drain-timeout",
-            metavar="DURATION",
-            show_default="20s",
-            help="For what is in hand at Ctrl-C or SIGTERM.",
-            rich_help_panel=options.FLOW,
-        ),
-    ] = None,
+    drain_timeout: options.DrainTimeout = None,
     settle_delay: options.SettleDelay = None,
-    give_up_after: Annotated[
-        str | None,
-        typer.Option(
-            "--give-up-after",
-            metavar="DURATION|never",
-            show_default="30m",
-            help="Without any answer.",
-            rich_help_panel=options.FLOW,
-        ),
-    ] = None,
-    on_fatal: Annotated[
-        str | None,
-        typer.Option(
-            "--on-fatal",
-            metavar="exit|wait",
-            show_default="exit",
-            help="When the API refuses the key or plan.",
-            rich_help_panel=options.FLOW,
-        ),
-    ] = None,
-    max_rejected: Annotated[
-        str | None,
-        typer.Option(
-            "--max-rejected", metavar="N", help="Stop when so many are rejected.", rich_help_panel=options.FLOW
-        ),
-    ] = None,
+    give_up_after: options.GiveUpAfter = None,
+    on_fatal: options.OnFatal = None,
+    max_rejected: options.MaxRejected = None,
     journal: options.Journal = None,
     json: options.Json = None,
-    metrics_port: Annotated[
-        str | None,
-        typer.Option(
-            "--metrics-port", metavar="PORT", help="Serve /metrics and /healthz; 0: any.", rich_help_panel=options.KEPT
-        ),
-    ] = None,
-    metrics_host: Annotated[
-        str | None,
-        typer.Option(
-            "--metrics-host",
-            metavar="HOST",
-            show_default="127.0.0.1",
-            help="Where to serve them.",
-            rich_help_panel=options.KEPT,
-        ),
-    ] = None,
+    metrics_port: options.MetricsPort = None,
+    metrics_host: options.MetricsHost = None,
     log_format: options.LogFormat = None,
     log_level: options.LogLevel = None,
     config: options.Config = None,

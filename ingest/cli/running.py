@@ -1,4 +1,4 @@
-"""The `run` command: sources, signals, metrics and the summary around one pipeline.
+"""The `run` and `serve` commands: sources, signals, metrics and the summary around one pipeline.
 
 Decides nothing about jobs; what is shown meanwhile is `progress`'s.
 """
@@ -6,6 +6,7 @@ Decides nothing about jobs; what is shown meanwhile is `progress`'s.
 from __future__ import annotations
 
 import contextlib
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, cast
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 import anyio
 
 from ingest.api.target import target_of
-from ingest.assemble import assembled, connected, source_of
+from ingest.assemble import assembled, connected, source_of, watched
 from ingest.cli import configuration, looping, output, progress, standing, values
 from ingest.cli.ending import Crashed
 from ingest.errors import BUG_EXIT_CODE, IngestError, StopError, UsageError
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from ingest.settings import Settings
     from ingest.sources.base import Source
 
-__all__ = ["Running", "run"]
+__all__ = ["Running", "run", "serve"]
 
 SCOPE_TIMEOUT_S: Final = 3.0
 # The scope is told for comfort: a run doesn't wait longer for it.
@@ -48,15 +49,28 @@ ENOUGH_SIGNALS: Final = 2
 UNREADABLE_SHOWN: Final = 5
 
 NOT_SHARED: Final = "Several workers here may add an image twice; use --journal postgres://…"
+SERVE_PORT: Final = 9464
+# As OpenTelemetry's exporters for Prometheus have it, which collectors look for
+# (https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/, "Prometheus Exporter").
 
 
 def run(origins: Origins) -> int:
     """Run what `origins` say, print its summary, and return its exit code."""
     settings = configuration.run_settings(origins)
+    return _run(origins, settings, _sources(origins, settings), port=None)
+
+
+def serve(origins: Origins) -> int:
+    """Serve the sources that `origins` name until a signal comes, print the summary, and return the exit code."""
+    settings = configuration.serve_settings(origins)
+    return _run(origins, settings, _endless_sources(origins, settings), port=SERVE_PORT)
+
+
+def _run(origins: Origins, settings: Settings, sources: Sequence[Source], *, port: int | None) -> int:
     is_json = origins.one("json", values.truth, False)
     host = origins.one("metrics-host", values.text, "127.0.0.1")
-    port = origins.one("metrics-port", values.whole_number(maximum=65535), None)
-    running = Running(settings, _sources(origins, settings), metrics_address=None if port is None else (host, port))
+    port = origins.one("metrics-port", values.port_or_off, port)
+    running = Running(settings, sources, metrics_address=None if port is None else (host, port))
     display = progress.chosen()
     log_format = origins.one("log-format", values.one_of("auto", "console", "json"), "auto")
     # Beside a live display only what is worth a look; what else happens is in the display and in the summary.
@@ -95,7 +109,7 @@ class Running:
         self._settings = settings
         self._metrics_address = metrics_address
         self._metrics = Metrics()
-        self._stop = Stop()
+        self._stop = Stop(is_expected=settings.run.is_endless)
 
     async def run(self, display: Display, *, on_secret: Callable[[str], None] | None = None) -> Summary:
         """Run until the end or a signal. Raises `StopError` before it began, `Crashed` for a bug in it.
@@ -133,7 +147,8 @@ class Running:
         summary: Summary | None = None
         problem: Exception | None = None
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(display.follow, pipeline, [_count_of(source) for source in self.sources])
+            counts = [] if self._settings.run.is_endless else [_count_of(source) for source in self.sources]
+            tasks.start_soon(display.follow, pipeline, counts)
             try:
                 summary = await pipeline.run(self.sources)
             except Exception as error:  # raised below, in no group
@@ -187,8 +202,33 @@ class Running:
 
 def _sources(origins: Origins, settings: Settings) -> list[Source]:
     """The sources that were named. `UsageError` for one that isn't there, or that this version doesn't take."""
+    named, shard = _named(origins, settings), configuration.shard(origins, settings)
+    include, exclude = origins.many("include"), origins.many("exclude")
+    return [source_of(name, include=include, exclude=exclude, shard=shard, settings=settings) for name in named]
+
+
+def _endless_sources(origins: Origins, settings: Settings) -> list[Source]:
+    """The same for sources without end."""
+    named = _named(origins, settings)
+    if not named:
+        raise UsageError(
+            "No source is named.",
+            code="usage",
+            hint="Name the directories to watch, or queues: `ingest serve DIR --pack NAME`.",
+        )
+    for name in named:
+        if not is_queue(name) and not Path(name).is_dir():
+            raise UsageError(
+                f"{printable(name)} is no directory or queue, and is done with when it is read once.",
+                code="unsupported_source",
+                hint=f"Say `ingest run {shlex.quote(printable(name))}`, or name the directory that it lies in.",
+            )
+    include, exclude = origins.many("include"), origins.many("exclude")
+    return [watched(name, settings, include=include, exclude=exclude) for name in named]
+
+
+def _named(origins: Origins, settings: Settings) -> Sequence[str]:
     named = origins.many("source")
-    shard = configuration.shard(origins, settings)
     for name in named:
         _check(name)
     if settings.run.pack is None and not all(is_queue(name) or names_packs(name) for name in named):
@@ -197,8 +237,7 @@ def _sources(origins: Origins, settings: Settings) -> list[Source]:
             code="no_pack",
             hint="Say --pack ID or NAME; --create-pack makes it where there is none. See `ingest packs list`.",
         )
-    include, exclude = origins.many("include"), origins.many("exclude")
-    return [source_of(name, include=include, exclude=exclude, shard=shard, settings=settings) for name in named]
+    return named
 
 
 def _check(name: str) -> None:

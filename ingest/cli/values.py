@@ -19,6 +19,7 @@ __all__ = [
     "duration_s",
     "number",
     "one_of",
+    "port_or_off",
     "positive_duration_s",
     "shard",
     "size_bytes",
@@ -147,6 +148,16 @@ def shard(completion_index: str | None) -> Callable[[str], Shard]:
         return Shard(int(index), count)
 
     return parse
+
+
+def port_or_off(given: str) -> int | None:
+    """A port, 0 for any that is free, or `off` (None)."""
+    if given.strip().lower() == "off":
+        return None
+    try:
+        return whole_number(maximum=65535)(given)
+    except ValueError as error:
+        raise ValueError(f"{error}, or off") from None
 
 
 def one_of(*choices: str) -> Callable[[str], str]:

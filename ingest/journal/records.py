@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
-from ingest.model import ContentType, FileStamp, Fingerprint, JobId, Locator, Outcome, PackId, RunId, is_url
+from ingest.model import (
+    ContentType,
+    FileStamp,
+    Fingerprint,
+    JobId,
+    Locator,
+    Occasion,
+    Outcome,
+    PackId,
+    RunId,
+    is_url,
+)
 from ingest.policy.copies import own_urls
 from ingest.policy.lifecycle import State
 
@@ -117,6 +128,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     file_name: str
     stamp: FileStamp | None
     key_id: str | None = None  # public part of the key that sees the pack; None: the one that the run began with
+    occasion: Occasion = Occasion.FIRST
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -25,8 +25,9 @@ from ingest.journal.changes import (
     Tested,
 )
 from ingest.journal.records import MISSED, QUARANTINED, Claimed, Joined, Known, Record
-from ingest.model import JobId, Outcome
+from ingest.model import JobId, Occasion, Outcome
 from ingest.policy.lifecycle import Event, IllegalTransition, State, advance
+from ingest.policy.retry import respite_s
 
 if TYPE_CHECKING:
     from ingest.journal.changes import Change
@@ -92,7 +93,7 @@ def admit(latest: Record | None, candidate: Candidate, *, run_id: RunId, now: fl
         case State.FAILED:
             if not is_same_file and (latest.url is not None or latest.reason == QUARANTINED):
                 return _claimed_anew(candidate, latest.revision + 1, run_id=run_id, now=now)
-            if latest.reason == QUARANTINED:
+            if latest.reason == QUARANTINED or (is_same_file and _is_too_soon(latest, candidate, now)):
                 return Known(record=latest, outcome=Outcome.FAILED)
             again = retry(latest)
             if again.state is State.PARKED:
@@ -100,6 +101,12 @@ def admit(latest: Record | None, candidate: Candidate, *, run_id: RunId, now: fl
             return Claimed(record=claim(_seen_again(again, candidate), run_id))
         case _:
             assert_never(latest.state)
+
+
+def _is_too_soon(failed: Record, candidate: Candidate, now: float) -> bool:
+    """Whether a failed job that was only met again is to be left alone for the moment."""
+    settled_at = failed.admitted_at if failed.settled_at is None else failed.settled_at
+    return candidate.occasion is Occasion.AGAIN and 0 <= now - settled_at < respite_s(settled_at - failed.admitted_at)
 
 
 def _seen_again(record: Record, candidate: Candidate) -> Record:

@@ -134,7 +134,7 @@ class Account:
     def _error(self, exit_code: int) -> SummaryError | None:
         if exit_code == BUG_EXIT_CODE:
             return SummaryError(code="bug", message="A bug stopped the run.", hint="Please report the traceback.")
-        if self.stop.error is None and self.unreadable:
+        if self.stop.error is None and self.unreadable and exit_code:
             places = "1 place" if self.unreadable == 1 else f"{self.unreadable} places"
             return SummaryError(
                 code="unreadable",

@@ -151,7 +151,15 @@ class Deliver:
         except (ImageRejected, Rejected) as error:
             self._settler.settle(work, Outcome.REJECTED, reason=error.reason, detail=str(error))
         except (ImageUnreadable, ImageChanged, Retryable) as error:
-            self._settler.settle(work, Outcome.FAILED, reason=error.reason, detail=str(error))
+            if isinstance(error, ImageUnreadable) and await self._is_out_of_reach(work):
+                await self._reconsider(work)
+                self._release(work)  # its source names it again when it is back
+            else:
+                self._settler.settle(work, Outcome.FAILED, reason=error.reason, detail=str(error))
+
+    @staticmethod
+    async def _is_out_of_reach(work: Work) -> bool:
+        return any([await naming.delivery.is_out_of_reach() for naming in work.namings])
 
     def _check_sight(self, pack_id: PackId) -> None:
         match self._packs.known_sight(pack_id):

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import anyio
 import anyio.lowlevel
 
-from ingest.errors import PackUnusable
+from ingest.errors import Fatal, PackUnusable, StopError
 from ingest.journal.records import Candidate, Claimed, Joined, Known
-from ingest.model import Job, JobId, Outcome, is_url
+from ingest.model import Job, JobId, Occasion, Outcome, is_url
 from ingest.observe.recorders import QUEUE_KINDS
+from ingest.pipeline.stop import Stopped
 from ingest.pipeline.work import RELEASE_TIMEOUT_S, SUSPECT_DEATHS, Naming, Work, acknowledge, release
 from ingest.policy.urls import name_in
 from ingest.sources.base import Delivery, NoJob, RefusingSource, SkimmingSource
@@ -50,9 +51,15 @@ RESUME_BATCH: Final = 256
 NAMELESS: Final = "image"
 # What the API calls an image without a file name (API.md, Details).
 
+TURN: Final = 64
+# Deliveries of one source before it is another one's turn: as many share a commit at no more than the cost of one.
+
+SUSPECTS_WAIT_S: Final = 30.0
+# Where sources have no end, what may kill the process can't wait for it: so long, the rest goes first.
+
 
 class Feed:
-    """Takes sources, one after another. `ready` hands a job to the workers and waits while they are busy."""
+    """Takes sources, one after another or in turns. `ready` hands a job on and waits while all workers are busy."""
 
     def __init__(
         self,
@@ -88,6 +95,8 @@ class Feed:
         self._uncut = uncut
         self._claimed = 0
         self._has_packs = False  # some job had one
+        self._turn = anyio.Lock()
+        self._turn_size: int | None = None
         self._suspects: deque[Work] = deque()  # bounded by the open jobs
 
     @property
@@ -105,11 +114,14 @@ class Feed:
         async with contextlib.AsyncExitStack() as stack:
             yield [(source, await stack.enter_async_context(self._opened(source))) for source in sources]
 
-    async def take(self, opened: Sequence[Opened]) -> None:
-        """Admit everything that these name, one after another, up to the limit.
+    async def take(self, opened: Sequence[Opened], *, in_turns: bool = False) -> None:
+        """Admit everything that these name, up to the limit: one after another, or for those without end in turns.
 
         What is no job is refused, and costs no other. Raises the journal's errors.
         """
+        if in_turns:
+            await self._take_in_turns(opened)
+            return
         for source, batches in opened:
             if self.is_full:  # asking for a batch may take for ever
                 break
@@ -117,16 +129,40 @@ class Feed:
             if is_over and isinstance(source, RefusingSource) and not source.report.unreadable_count:
                 await self._refuser.read_to_the_end(source)
 
+    async def _take_in_turns(self, opened: Sequence[Opened]) -> None:
+        """Read all at once; they admit and hand out by turns, in the order in which they ask, each in its own order."""
+        ended: list[Exception] = []
+        self._turn_size = TURN
+        async with anyio.create_task_group() as tasks:
+
+            async def read(source: Source, batches: AsyncIterator[Sequence[Delivery]]) -> None:
+                try:
+                    await self._take_batches(source, batches)
+                except (Stopped, Fatal, StopError) as error:  # raised below, in no group
+                    ended.append(error)
+                if ended or self.is_full:
+                    tasks.cancel_scope.cancel()
+
+            tasks.start_soon(self._release_suspects)
+            async with anyio.create_task_group() as readers:
+                for source, batches in opened:
+                    readers.start_soon(read, source, batches)
+            tasks.cancel_scope.cancel()
+        if ended:
+            raise ended[0]
+
     def _opened(self, source: Source) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Delivery]]]:
         if isinstance(source, SkimmingSource) and self._settings.pack is not None:
             return source.skim(functools.partial(self._recognise, source.name, self._settings.pack))
         return source.open()
 
-    async def _recognise(self, name: str, pack_name: str, stretches: Sequence[Stretch]) -> Sequence[Set[str]]:
+    async def _recognise(
+        self, name: str, pack_name: str, stretches: Sequence[Stretch], occasion: Occasion = Occasion.FIRST
+    ) -> Sequence[Set[str]]:
         """See `sources.base.Recognise`. What it names is settled by that: discovered, counted, acknowledged."""
         pack = await self._packs.resolve(pack_name, create=self._settings.create_pack)
         known = await self._recall.unchanged(pack.pack_id, stretches, key_id=self._key_id())
-        if count := sum(map(len, known)):
+        if (count := sum(map(len, known))) and occasion is Occasion.FIRST:
             self._tally.recognise(count)
             self._deliveries.delivery(name, "acknowledged", count)
         return known
@@ -137,7 +173,9 @@ class Feed:
         async for batch in batches:
             unnamed = deque(Naming(delivery, source.name, origin) for delivery in batch)
             try:
-                await self._admit(unnamed)
+                while unnamed and not self.is_full:
+                    async with self._turn:
+                        await self._admit(unnamed, self._turn_size or len(unnamed))
             finally:
                 with anyio.move_on_after(RELEASE_TIMEOUT_S, shield=True):
                     for naming in unnamed:
@@ -166,16 +204,23 @@ class Feed:
                 return
             await self._room_to_admit()
 
+    async def _release_suspects(self) -> None:
+        while True:
+            await anyio.sleep(SUSPECTS_WAIT_S)
+            async with self._turn:
+                await self.hand_out_suspects()
+
     async def hand_out_suspects(self) -> None:
         """Hand out what may have killed earlier processes: last, so that the rest is done before one of them does."""
         while self._suspects:
             await self._ready(self._suspects.popleft())
 
-    async def _admit(self, unnamed: deque[Naming]) -> None:
-        """Admit a batch, taking each delivery off it as its job is known to the run."""
-        while unnamed and not self.is_full:
+    async def _admit(self, unnamed: deque[Naming], most: int) -> None:
+        """Admit so many of a batch, taking each delivery off it as its job is known to the run."""
+        end = max(0, len(unnamed) - most)
+        while len(unnamed) > end and not self.is_full:
             await self._room_to_admit()
-            batch = list(itertools.islice(unnamed, self._room(len(unnamed))))
+            batch = list(itertools.islice(unnamed, self._room(len(unnamed) - end)))
             read = [(naming, await self._read(naming.delivery)) for naming in batch]
             jobs = [(naming, job) for naming, job in read if not isinstance(job, NoJob)]
             claimed: list[Work] = []
@@ -264,6 +309,7 @@ class Feed:
             file_name=sendable(job.file_name) if job.file_name else last,
             stamp=None if is_url(job.image) else delivery.stamp,
             key_id=self._key_id(),
+            occasion=delivery.occasion,
         )
 
     def _claim(self, record: Record, naming: Naming) -> Work:
@@ -286,10 +332,14 @@ class Feed:
         self._name(work, naming)
 
     def _name(self, work: Work, naming: Naming) -> None:
+        if work.namings and naming.delivery.occasion is not Occasion.FIRST:
+            return  # it was counted then, and its outcome is waited for
         work.namings.append(naming)
         self._tally.discover()
 
     async def _skip(self, naming: Naming, outcome: Outcome, record: Record) -> None:
+        if naming.delivery.occasion is not Occasion.FIRST:
+            return  # it was counted when it was named first
         self._tally.discover()
         self._tally.skip(outcome, is_unchanged=outcome is Outcome.DUPLICATE and naming.delivery.stamp is not None)
         await acknowledge(naming, outcome, record.reason, self._deliveries)

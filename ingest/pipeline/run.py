@@ -184,7 +184,7 @@ class Pipeline:
     async def _take_in(self, opened: Sequence[Opened], *, is_resuming: bool) -> None:
         try:
             try:
-                await self._feed.take(opened)
+                await self._feed.take(opened, in_turns=self._settings.run.is_endless)
             finally:
                 self._account.unreadable = sum(source.report.unreadable_count for source, _ in opened)
             if is_resuming:

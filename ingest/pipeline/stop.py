@@ -42,9 +42,13 @@ _PRECEDENCE: Final = (UsageError, Refused, MachineError, _Interrupted, GaveUp, T
 
 
 class Stop:
-    """One run's wish to end. The first request stops intake; a second signal, or `now`, ends the drain as well."""
+    """One run's wish to end. The first request stops intake; a second signal, or `now`, ends the drain as well.
 
-    def __init__(self) -> None:
+    With `is_expected`, a signal is how the run is meant to end: a first one is a success, and no error.
+    """
+
+    def __init__(self, *, is_expected: bool = False) -> None:
+        self._is_expected = is_expected
         self._reasons: list[StopError | _Interrupted] = []
         self._scopes: list[anyio.CancelScope] = []
         self._uncut = 0
@@ -59,13 +63,18 @@ class Stop:
     @property
     def exit_code(self) -> int | None:
         """The exit code that the reasons ask for; None without one."""
-        return None if (reason := self._first()) is None else reason.exit_code
+        reason = self._first()
+        if reason is None:
+            return None
+        return 0 if self._is_success(reason) else reason.exit_code
 
     @property
     def error(self) -> SummaryError | None:
         """The reason for the summary; None without one."""
         match self._first():
             case None:
+                return None
+            case _Interrupted() as reason if self._is_success(reason):
                 return None
             case _Interrupted(number):
                 return SummaryError(
@@ -125,6 +134,9 @@ class Stop:
         if self.is_requested and (not self._uncut or self.hurried.is_set()):
             for scope in self._scopes:
                 scope.cancel()
+
+    def _is_success(self, reason: StopError | _Interrupted) -> bool:
+        return self._is_expected and isinstance(reason, _Interrupted) and not self.hurried.is_set()
 
     def _first(self) -> StopError | _Interrupted | None:
         def rank(reason: StopError | _Interrupted) -> int:

@@ -140,7 +140,7 @@ class OpenJobs:
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._jobs: dict[JobId, Work] = {}
-        self._left: list[Work] = []
+        self._left: dict[JobId, Work] = {}
         self._changed = Pulse()
 
     def __len__(self) -> int:
@@ -149,17 +149,20 @@ class OpenJobs:
     def __iter__(self) -> Iterator[Work]:
         """Those in hand, oldest first, and then those that were left."""
         yield from self._jobs.values()
-        yield from self._left
+        yield from self._left.values()
 
     def get(self, job_id: JobId) -> Work | None:
         """The open job of that number."""
         return self._jobs.get(job_id)
 
     def open(self, work: Work) -> None:
-        """Take a job in hand, which nobody has."""
-        if work.record.job_id in self._jobs:
-            raise ValueError(f"job {work.record.job_id} is in hand already")
-        self._jobs[work.record.job_id] = work
+        """Take a job in hand, which nobody has; whoever waited for it when it was left waits for it again."""
+        job_id = work.record.job_id
+        if job_id in self._jobs:
+            raise ValueError(f"job {job_id} is in hand already")
+        self._jobs[job_id] = work
+        if (left := self._left.pop(job_id, None)) is not None:
+            work.namings[:0] = left.namings
 
     def close(self, work: Work) -> None:
         """Its outcome is durable."""
@@ -167,8 +170,8 @@ class OpenJobs:
         self._changed.beat()
 
     def leave(self, work: Work) -> None:
-        """It stays pending: another run has to take it."""
-        self._left.append(work)
+        """It stays pending: another run has to take it, or a source has to name it once more."""
+        self._left[work.record.job_id] = work
         self.close(work)
 
     @property

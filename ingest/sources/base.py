@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from ingest.model import Occasion
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Set
     from contextlib import AbstractAsyncContextManager
@@ -39,12 +41,18 @@ class Delivery:
     where there is no file or it can't tell; with it a file that is already in its pack is skipped without being opened.
     `place` is as in `NoJob`, None where there is none: a job with one whose own pack can't be used is refused in the
     same way, and one without ends the run. The pipeline calls exactly one of `acknowledge` and `release`, once, and
-    both may be no-ops, as they are here: a directory needs neither.
+    both may be no-ops, as they are here: a directory needs neither. Of what is not named for the first time
+    (`occasion`) it calls neither where another delivery waits for the job already.
     """
 
     job: Job | NoJob
     stamp: FileStamp | None = None
     place: str | None = None
+    occasion: Occasion = Occasion.FIRST
+
+    async def is_out_of_reach(self) -> bool:
+        """Whether the source itself is gone for the moment, so that an image which can't be read says nothing."""
+        return False
 
     async def acknowledge(self, outcome: Outcome, reason: str | None) -> None:
         """The job's outcome is durable. Must be idempotent; an error means that it may be delivered again.
@@ -99,11 +107,12 @@ class Source(Protocol):
 class Recognise(Protocol):
     """Tells a source which files need not be handed over."""
 
-    async def __call__(self, stretches: Sequence[Stretch]) -> Sequence[Set[str]]:
-        """The names in each stretch that an earlier run put into the run's pack with the same stamp.
+    async def __call__(self, stretches: Sequence[Stretch], occasion: Occasion = Occasion.FIRST) -> Sequence[Set[str]]:
+        """The names in each stretch that an earlier run, or this one, put into the run's pack with the same stamp.
 
-        They are discovered, counted and acknowledged by this answer, and must not be delivered as well; all others are
-        delivered as ever. It keeps no order with deliveries that wait for their turn. Errors end the run.
+        They are discovered, counted and acknowledged by this answer, if they are named for the first time, and must
+        not be delivered as well; all others are delivered as ever. It keeps no order with deliveries that wait for
+        their turn. Errors end the run.
         """
         ...
 

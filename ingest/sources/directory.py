@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ingest.sources.base import Recognise
     from ingest.sources.walk import Found
 
-__all__ = ["DirectorySource", "FileSource"]
+__all__ = ["DirectorySource", "FileSource", "absolute"]
 
 _BATCH_SIZE: Final = 256
 # Deliveries; a commit of so many admissions takes some 20 ms.
@@ -69,7 +69,7 @@ class DirectorySource:
         batch_size: int = _BATCH_SIZE,
         look_size: int = LONGEST,
     ) -> None:
-        self.root = _absolute(root)
+        self.root = absolute(root)
         self.report = SourceReport()
         self._sniff = sniff
         self._selection = Selection(include=include, exclude=exclude)
@@ -84,10 +84,18 @@ class DirectorySource:
         """See `SkimmingSource.skim`."""
         return self._opened(recognise)
 
+    def part(
+        self, recognise: Recognise | None, below: str
+    ) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Delivery]]]:
+        """One pass over a directory below the root, named relative to it and with a slash at its end; "" is all."""
+        return self._opened(recognise, below)
+
     @asynccontextmanager
-    async def _opened(self, recognise: Recognise | None) -> AsyncIterator[AsyncIterator[Sequence[Delivery]]]:
-        await anyio.to_thread.run_sync(self._check_root)
-        hops = _Hops(self, recognise, self._batch_size)
+    async def _opened(
+        self, recognise: Recognise | None, below: str = ""
+    ) -> AsyncIterator[AsyncIterator[Sequence[Delivery]]]:
+        await anyio.to_thread.run_sync(self._check_root, abandon_on_cancel=True)
+        hops = _Hops(self, recognise, self._batch_size, below)
         try:
             yield hops
         finally:
@@ -112,11 +120,11 @@ class DirectorySource:
         finally:
             stop.set()
 
-    def looks(self, stop: threading.Event) -> Generator[list[_Seen], None, None]:
+    def looks(self, stop: threading.Event, below: str = "") -> Generator[list[_Seen], None, None]:
         """What may be an image, at least one file at a time, and about `look_size`; blocks, for a thread."""
         seen: list[_Seen] = []
         looked = 0
-        for found in walk(self.root, self._selection, self.report, stop=stop, longest=self._look_size):
+        for found in walk(self.root, self._selection, self.report, stop=stop, below=below, longest=self._look_size):
             looked += len(found.names)
             stretch = self._seen(found, stop)
             if stretch.stretch.stamps:
@@ -185,12 +193,12 @@ class _Hops:
     `close`, or a thread that was still in it.
     """
 
-    def __init__(self, source: DirectorySource, recognise: Recognise | None, batch_size: int) -> None:
+    def __init__(self, source: DirectorySource, recognise: Recognise | None, batch_size: int, below: str) -> None:
         self._source = source
         self._recognise = recognise
         self._batch_size = batch_size
         self._stop = threading.Event()
-        self._looks = source.looks(self._stop)
+        self._looks = source.looks(self._stop, below)
         self._in_use = threading.Lock()
         self._seen: list[_Seen] = []  # and not asked about
         self._left: list[_Seen] = []  # to be delivered
@@ -264,7 +272,7 @@ class FileSource:
     name = "file"
 
     def __init__(self, path: str) -> None:
-        self.path = _absolute(path)
+        self.path = absolute(path)
         self.report = SourceReport()
 
     @asynccontextmanager
@@ -294,7 +302,8 @@ def _first_bytes(path: str) -> bytes:
         os.close(descriptor)
 
 
-def _absolute(path: str) -> str:
+def absolute(path: str) -> str:
+    """The path from the root of the file system on, in which no `..` is left."""
     # Not `abspath`, which takes `link/..` for the directory that holds the link.
     absolute = Path(path).absolute()
     return str(absolute.resolve() if ".." in absolute.parts else absolute)

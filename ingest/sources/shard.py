@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
+from ingest.model import Occasion
 from ingest.sources.base import NoJob, RefusingSource, SkimmingSource
 from ingest.sources.keys import key_of
 
@@ -110,13 +111,16 @@ class _SkimmedPart(_Part):
     def skim(self, recognise: Recognise) -> AbstractAsyncContextManager[AsyncIterator[Sequence[Delivery]]]:
         """See `SkimmingSource.skim`."""
 
-        async def of_this_shard(stretches: Sequence[Stretch]) -> Sequence[Set[str]]:
+        async def of_this_shard(
+            stretches: Sequence[Stretch], occasion: Occasion = Occasion.FIRST
+        ) -> Sequence[Set[str]]:
             others = [self._others(stretch) for stretch in stretches]
             known = await recognise(
                 [
                     replace(stretch, stamps={name: at for name, at in stretch.stamps.items() if name not in left_out})
                     for stretch, left_out in zip(stretches, others, strict=True)
-                ]
+                ],
+                occasion,
             )
             self.report.elsewhere += sum(map(len, others))
             return [names | left_out for names, left_out in zip(known, others, strict=True)]

@@ -9,21 +9,20 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ingest.observe.text import printable
-from ingest.sources.base import MAX_UNREADABLE
+from ingest.sources.base import MAX_UNREADABLE, SourceReport
 from ingest.sources.listing import NAMES_IN_MEMORY, EntryKind, sorted_entries
 from ingest.sources.selection import is_entered
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Generator
 
-    from ingest.sources.base import SourceReport
     from ingest.sources.selection import Selection
 
-__all__ = ["LONGEST", "Found", "note_ignored", "note_unreadable", "walk"]
+__all__ = ["LONGEST", "Found", "is_link_to_file", "note_ignored", "note_unreadable", "walk"]
 
 LONGEST: Final = 2048
 # Names in one `Found`: what is told of them is kept in memory together.
@@ -64,10 +63,13 @@ def walk(
     report: SourceReport,
     *,
     stop: threading.Event,
+    below: str = "",
     names_in_memory: int = NAMES_IN_MEMORY,
     longest: int = LONGEST,
 ) -> Generator[Found, None, None]:
     """Every file below `root`, an absolute path, that is not hidden and not in a directory that is left out.
+
+    With `below`, a directory relative to the root and with a slash at its end, only what lies in there.
 
     A link to a file counts as a file of that name when its target lies inside the root. A link to a directory inside
     is entered only where the walk can't reach that directory by its own name (it is hidden, say), and once: so no file
@@ -75,7 +77,13 @@ def walk(
     ignored. A `Found` ends where a directory is entered, and after `longest` names. Memory grows with the depth of the
     tree, not with its size. Ends early once `stop` is set.
     """
-    return _Walk(root, selection, report, stop, names_in_memory).files(longest)
+    return _Walk(root, selection, report, stop, names_in_memory).files(os.fsencode(below), longest)
+
+
+def is_link_to_file(root: str, path: str, selection: Selection) -> bool:
+    """Whether a walk of `root` would take `path`, a link, for a file."""
+    walk = _Walk(root, selection, SourceReport(), threading.Event(), NAMES_IN_MEMORY)
+    return walk.follow(os.fsencode(path)) is EntryKind.FILE
 
 
 class _Walk:
@@ -90,16 +98,16 @@ class _Walk:
         self._names_in_memory = names_in_memory
         self._linked: set[tuple[int, int]] = set()  # hidden directories that a link has led into
 
-    def files(self, longest: int) -> Generator[Found, None, None]:
+    def files(self, below: bytes, longest: int) -> Generator[Found, None, None]:
         # A stack and no recursion: a tree may be deeper than the interpreter's.
-        levels = [(b"", self._entries(self._root))]
+        levels = [(below, self._entries(self._path(below)))]
         try:
             while levels and not self._stop.is_set():
                 above, entries = levels[-1]
                 names: list[bytes] = []
                 entered: bytes | None = None
                 for name, kind in entries:
-                    followed = self._follow(self._path(above + name)) if kind is EntryKind.LINK else kind
+                    followed = self.follow(self._path(above + name)) if kind is EntryKind.LINK else kind
                     if followed is EntryKind.FILE:
                         names.append(name)
                         if len(names) >= longest:
@@ -139,7 +147,7 @@ class _Walk:
             return False
         return True
 
-    def _follow(self, link: bytes) -> EntryKind | None:
+    def follow(self, link: bytes) -> EntryKind | None:
         """What the link stands for; None where it is not followed."""
         target = os.path.realpath(link)
         inside = self._path_inside(target)

@@ -30,7 +30,19 @@ from ingest.journal.changes import (
 from ingest.journal.memory import MemoryJournal
 from ingest.journal.records import QUARANTINED, Candidate, Claimed, Inspection, Joined, Known, Refusal
 from ingest.journal.sqlite import SqliteJournal
-from ingest.model import FileStamp, Fingerprint, JobId, Locator, Outcome, PackId, RunId, Stretch, Summary, Target
+from ingest.model import (
+    FileStamp,
+    Fingerprint,
+    JobId,
+    Locator,
+    Occasion,
+    Outcome,
+    PackId,
+    RunId,
+    Stretch,
+    Summary,
+    Target,
+)
 from ingest.policy.lifecycle import IllegalTransition, State
 
 if TYPE_CHECKING:
@@ -346,6 +358,24 @@ class TestAdmit:
         assert again.job_id == record.job_id
         assert (again.state, again.attempts, again.reason, again.settled_at) == (State.CLAIMED, 0, None, None)
         assert again.stamp == stamp
+
+    @pytest.mark.parametrize("state", [State.CLAIMED, State.PARKED])
+    async def test_a_failed_job_that_is_only_met_again_is_left_alone_for_a_while(
+        self, journal: Journal, state: State
+    ) -> None:
+        record = await job_in(journal, state)
+        await journal.submit(settled(record, Outcome.FAILED, reason="http_500"))
+        (met,) = await journal.admit(RUN, [replace(candidate(), occasion=Occasion.AGAIN)])
+        assert isinstance(met, Known)
+        assert (met.outcome, met.record.state, met.record.reason) == (Outcome.FAILED, State.FAILED, "http_500")
+        (again,) = await journal.admit(RUN, [replace(candidate(), occasion=Occasion.CHANGED)])
+        assert isinstance(again, Claimed if state is State.CLAIMED else Joined)
+
+    async def test_a_failed_job_that_is_met_again_with_another_stamp_is_tried_at_once(self, journal: Journal) -> None:
+        record = await claim(journal)
+        await journal.submit(settled(record, Outcome.FAILED, reason="missing"))
+        (again,) = await journal.admit(RUN, [replace(candidate(stamp=OTHER_STAMP), occasion=Occasion.AGAIN)])
+        assert isinstance(again, Claimed)
 
     async def test_a_failed_job_whose_add_was_sent_starts_at_the_lookup(self, journal: Journal) -> None:
         record = await job_in(journal, State.PARKED)

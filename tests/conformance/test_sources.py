@@ -15,11 +15,13 @@ import anyio.lowlevel
 import pytest
 
 from ingest.errors import UsageError
-from ingest.model import Outcome
+from ingest.model import Occasion, Outcome
+from ingest.settings import WatchSettings
 from ingest.sources.base import SkimmingSource, SourceReport
 from ingest.sources.directory import DirectorySource, FileSource
 from ingest.sources.manifest import ManifestSource, StdinSource
 from ingest.sources.shard import Shard, sharded
+from ingest.sources.watch import WatchSource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -30,12 +32,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """How to make sources of one kind; `most` is how many jobs one of them can have."""
+    """How to make sources of one kind; `most` is how many jobs one of them can have, endless ones wait for more."""
 
     name: str
     make: Callable[[Path, int], Source]
     make_missing: Callable[[Path], Source]
     most: int = 1000
+    is_endless: bool = False
 
 
 def directory(tmp_path: Path, count: int) -> Source:
@@ -86,6 +89,16 @@ class _Piped(StdinSource):
             os.close(reading)
 
 
+def watched(tmp_path: Path, count: int) -> Source:
+    directory(tmp_path, count)
+    return watching(tmp_path / "photos")
+
+
+def watching(path: Path) -> Source:
+    settings = WatchSettings(settle_s=0.01, poll_s=0.01)
+    return WatchSource(str(path), settings, sniff=lambda _: False, sends_events=lambda _: False)
+
+
 CASES = [
     Case(
         name="manifest",
@@ -118,6 +131,12 @@ CASES = [
         make_missing=lambda tmp_path: FileSource(str(tmp_path / "none.jpg")),
         most=1,
     ),
+    Case(
+        name="watch",
+        make=watched,
+        make_missing=lambda tmp_path: watching(tmp_path / "none"),
+        is_endless=True,
+    ),
 ]
 
 
@@ -126,20 +145,27 @@ def case(request):
     return request.param
 
 
-async def drained(source: Source) -> list[list]:
+async def drained(case: Case, source: Source, count: int) -> list[list]:
+    """The batches up to the end; where there is none, up to so many jobs."""
+    read: list[list] = []
     async with source.open() as batches:
-        return [list(batch) async for batch in batches]
+        async for batch in batches:
+            read.append(list(batch))
+            if case.is_endless and sum(map(len, read)) >= count:
+                break
+    return read
 
 
 async def test_it_hands_over_every_job_once(case, tmp_path):
     count = min(100, case.most)
-    batches = await drained(case.make(tmp_path, count))
+    batches = await drained(case, case.make(tmp_path, count), count)
     images = [delivery.job.image for batch in batches for delivery in batch]
     assert len(images) == len(set(images)) == count
 
 
 async def test_no_batch_is_empty(case, tmp_path):
-    batches = await drained(case.make(tmp_path, min(100, case.most)))
+    count = min(100, case.most)
+    batches = await drained(case, case.make(tmp_path, count), count)
     assert all(batches)
 
 
@@ -148,12 +174,14 @@ async def test_the_order_is_stable(case, tmp_path):
         return [delivery.job.image for batch in batches for delivery in batch]
 
     count = min(100, case.most)
-    first = await drained(case.make(tmp_path, count))
-    second = await drained(case.make(tmp_path, count))
+    first = await drained(case, case.make(tmp_path, count), count)
+    second = await drained(case, case.make(tmp_path, count), count)
     assert images(first) == images(second)
 
 
 async def test_its_end_stays_the_end(case, tmp_path):
+    if case.is_endless:
+        pytest.skip("it has none")
     async with case.make(tmp_path, 1).open() as batches:
         assert [len(batch) async for batch in batches] == [1]
         with pytest.raises(StopAsyncIteration):
@@ -165,9 +193,10 @@ async def test_its_name_is_a_word_for_a_label(case, tmp_path):
 
 
 async def test_a_fresh_report_is_empty_and_nothing_is_passed_over(case, tmp_path):
-    source = case.make(tmp_path, min(10, case.most))
+    count = min(10, case.most)
+    source = case.make(tmp_path, count)
     assert source.report == SourceReport()
-    await drained(source)
+    await drained(case, source, count)
     assert source.report == SourceReport()
 
 
@@ -185,14 +214,23 @@ async def test_one_that_skims_leaves_out_what_is_known_and_nothing_else(case, tm
     if not isinstance(source, SkimmingSource):
         pytest.skip("it is asked about nothing")
     asked: list[str] = []
+    known = 0
 
-    async def every_second(stretches):
+    async def every_second(stretches, occasion=Occasion.FIRST):
+        if occasion is not Occasion.FIRST:
+            return [set(stretch.stamps) for stretch in stretches]
+        nonlocal known
         answers = [set(list(stretch.stamps)[::2]) for stretch in stretches]
+        known += sum(map(len, answers))
         asked.extend(stretch.directory + name for stretch in stretches for name in stretch.stamps)
         return answers
 
+    images: list[str] = []
     async with source.skim(every_second) as batches:
-        images = [delivery.job.image async for batch in batches for delivery in batch]
+        async for batch in batches:
+            images += [delivery.job.image for delivery in batch]
+            if case.is_endless and len(images) >= len(asked) - known:
+                break
     assert 0 < len(images) < count
     assert set(images) < set(asked)
     assert len(asked) == len(set(asked)) == count

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -170,6 +172,33 @@ def test_every_option_of_run_is_in_the_table() -> None:
     real = {name for parameter in run.params for name in parameter.opts if name.startswith("--")}
 
     assert told == real - {"--help"}
+
+
+def test_every_option_of_serve_is_in_a_table() -> None:
+    command = typer.main.get_command(app)
+    serve = command.commands["serve"]  # type: ignore[attr-defined]
+    of_run, own = (
+        set(re.findall(r"--[a-z-]+", " ".join(table(heading)))) for heading in ("Options of `ingest run`", "Serving")
+    )
+    real = {name for parameter in serve.params for name in parameter.opts if name.startswith("--")}
+
+    assert of_run - {"--limit", "--allow-empty"} | own == real - {"--help"}
+
+
+def test_serving(ingest: CommandLine, sandbox: Served, pictures: Callable[..., Path]) -> None:
+    pictures(3).rename(ingest.home / "Inbox")
+    (command,) = commands(blocks("sh")[4])
+    arguments = [argument.replace("~", str(ingest.home)) for argument in shlex.split(command)[1:]]
+
+    # Not on the port that it has by default: another test may have that.
+    with ingest.start(*arguments, env={"INGEST_METRICS_PORT": "0"}) as serving:
+        while not sandbox.ledger()["packs"] or len(sandbox.urls("Motivation")) < 3:
+            time.sleep(0.05)
+        serving.signal(signal.SIGTERM)
+        done = serving.finish()
+
+    assert done.code == 0, done
+    assert "3 added" in done.out
 
 
 def test_the_exit_codes_and_the_json_keys() -> None:

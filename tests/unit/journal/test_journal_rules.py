@@ -31,7 +31,7 @@ from ingest.journal.changes import (
 from ingest.journal.memory import MemoryJournal
 from ingest.journal.records import QUARANTINED, Candidate, Claimed, Inspection, Joined, Known, Record
 from ingest.journal.sqlite import SqliteJournal
-from ingest.model import FileStamp, Fingerprint, JobId, Locator, Outcome, PackId, RunId
+from ingest.model import FileStamp, Fingerprint, JobId, Locator, Occasion, Outcome, PackId, RunId
 from ingest.policy.lifecycle import OUTCOMES, IllegalTransition, State
 
 if TYPE_CHECKING:
@@ -317,3 +317,18 @@ class TestTwoStores:
                 return (type(admission), self.timeless(record))
             case Known(record=record, outcome=outcome):
                 return (outcome, self.timeless(record))
+
+
+@pytest.mark.parametrize("age_s", [0.0, 59.0, 100.0, 7 * 3600.0])
+def test_what_failed_and_is_met_again_waits_as_long_as_it_took_to_fail(age_s: float) -> None:
+    met = Candidate(key="a", pack_id=PACK, locator=Locator("a"), file_name="a", stamp=STAMP, occasion=Occasion.AGAIN)
+    first = rules.admit(None, met, run_id=RUN, now=1000.0).record
+    failed = rules.apply(first, Settled(job_id=first.job_id, outcome=Outcome.FAILED), now=1000.0 + age_s, run_id=RUN)
+    ends_at = 1000.0 + age_s + min(6 * 3600.0, max(60.0, age_s))
+
+    assert isinstance(rules.admit(failed, met, run_id=RUN, now=ends_at - 1.0), Known)
+    again = rules.admit(failed, met, run_id=RUN, now=ends_at)
+    assert isinstance(again, Claimed)
+    assert again.record.admitted_at == 1000.0  # by which the next respite is about twice as long
+    # A clock that was put back keeps nobody waiting for years.
+    assert isinstance(rules.admit(failed, met, run_id=RUN, now=0.0), Claimed)

@@ -429,7 +429,7 @@ class System:
         run = run or RunSettings()
         if run.pack is None:
             run = replace(run, pack=next(iter(self.model.packs), None))
-        self.stop = Stop()
+        self.stop = Stop(is_expected=run.is_endless)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(assemble.HttpTransport, "open", lambda *_: contextlib.nullcontext(self.model))
             patch.setattr(assemble, "opened_journal", lambda *_, **__: contextlib.nullcontext(self.journal))

@@ -276,9 +276,9 @@ class TestCancellation:
             it.go_on.wait()
             return first_bytes(path)
 
-        def looks(stop: threading.Event):
+        def looks(stop: threading.Event, below: str):
             try:
-                yield from DirectorySource.looks(it, stop)
+                yield from DirectorySource.looks(it, stop, below)
             finally:
                 it.ended.set()
 
