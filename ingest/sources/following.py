@@ -1,6 +1,6 @@
 """A directory that is looked for, heard of, and looked over again and again: what in it may have to be taken.
 
-Finds paths, and says by `is_through`, `identity` and `problem` how it stands; opens nothing, and hands nothing over.
+Finds paths, and says by `is_through`, `stay` and `problem` how it stands; opens nothing, and hands nothing over.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     Identity: TypeAlias = tuple[int, int]
 
-__all__ = ["Following", "Identity"]
+__all__ = ["Following"]
 
 log = get_logger("sources")
 
@@ -72,7 +72,8 @@ class Following:
         self.hearing = Hearing(
             root, sends_events=sends_events, stirred=self.stir, missed=self._miss, pause_s=settings.poll_s
         )
-        self.identity: Identity | None = None  # of the directory that is followed
+        self.stay = 0  # one more each time that the directory was found to be gone, or another one
+        self._identity: Identity | None = None  # of the directory that is followed
         self.is_through = False  # with the first look over everything
         self.problem: Exception | None = None  # that ended it for good
         self._root = root
@@ -103,7 +104,8 @@ class Following:
 
     async def _found(self) -> Identity:
         """Wait for the directory; which one it is."""
-        before = self.identity
+        before, self._identity = self._identity, None
+        self.stay += 1
         if (found := await self._seen()) is None:
             self._tell("directory.lost", "The directory is gone; it is waited for, and nothing of it is failed.")
             while (found := await self._seen()) is None:
@@ -111,7 +113,7 @@ class Following:
             self._tell("directory.found", "The directory is there again.")
         elif before is not None:
             self._tell("directory.replaced", "Another directory is in its place: was it unmounted, or mounted?")
-        self.identity = found
+        self._identity = found
         return found
 
     async def _follow(self, identity: Identity, occasion: Occasion) -> None:
@@ -192,9 +194,9 @@ class Following:
             self._wanted[below] = (time.monotonic(), False)
             self.stir()
 
-    async def is_gone(self, identity: Identity | None) -> bool:
-        """Whether the directory is another one than `identity`, or none; then it is looked for at once."""
-        if await self._seen() == identity:
+    async def is_gone(self, stay: int) -> bool:
+        """Whether the directory is gone or another one, or was since that stay; then all is looked over once more."""
+        if self.stay == stay and await self._seen() == self._identity:
             return False
         self._miss()
         return True

@@ -157,7 +157,7 @@ class _Taken:
 
     async def _take(self, due: Sequence[str]) -> Sequence[Delivery]:
         """What of the files that are due was quiet."""
-        began_at, identity = time.monotonic(), self._following.identity
+        began_at, stay = time.monotonic(), self._following.stay
         # Where no events come from, what is asked may be answered from memory.
         again = functools.partial(self._glance.again, is_opened=not self._following.hearing.is_on)
         stamps = await _each(again, due)
@@ -166,7 +166,7 @@ class _Taken:
         for path, stamp in zip(due, stamps, strict=True):
             occasion = self._settling.judge(path, stamp, began_at=began_at, ended_at=ended_at)
             if occasion is not None:
-                is_gone = functools.partial(self._following.is_gone, identity)
+                is_gone = functools.partial(self._following.is_gone, stay)
                 job = Job(image=path, file_name=file_name(path))
                 batch.append(_Watched(job=job, stamp=stamp, occasion=occasion, is_gone=is_gone))
         self._following.stir()  # there is room

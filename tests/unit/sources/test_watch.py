@@ -195,7 +195,23 @@ async def test_a_directory_that_goes_and_comes_back(root, tmp_path, monkeypatch)
         (root / "other.jpg").write_bytes(b"2")
         assert await read.names(1) == [("other.jpg", AGAIN)]
         (root / "new.jpg").write_bytes(b"3")  # it is heard of the new one
-        assert await read.names(1) == [("new.jpg", CHANGED)]
+        after = await read.next()
+        assert (after.job.image, after.occasion) == (str(root / "new.jpg"), CHANGED)
+        assert not await after.is_out_of_reach()
+        assert await before.is_out_of_reach()
+
+
+async def test_what_was_away_in_between_was_out_of_reach(root, tmp_path, monkeypatch, caplog):
+    """An image that could not be read then says nothing, though the directory is there again."""
+    monkeypatch.setattr(following, "CHECK_S", 0.02)
+    (root / "a.jpg").write_bytes(b"1")
+    async with reading(source(root), root) as read:
+        before = await read.next()
+        root.rename(tmp_path / "away")
+        with anyio.fail_after(30):
+            while "directory.lost" not in caplog.text:
+                await anyio.sleep(0.01)
+        (tmp_path / "away").rename(root)
         assert await before.is_out_of_reach()
 
 
