@@ -121,6 +121,30 @@ def test_a_broker_that_is_killed_and_started_again_under_a_run(
     assert pending(broker) == 0
 
 
+def test_served_beside_a_directory(
+    ingest: CommandLine, sandbox: Served, broker: RedisServer, pictures: Callable[..., Path]
+) -> None:
+    queued = pictures(6)
+    inbox = ingest.home / "Inbox"
+    inbox.mkdir()
+    serve = ("serve", url(broker), inbox, "--root", queued, "--pack", "Holiday", "--create-pack")
+    options = ("--settle-files", "0.1s", "--metrics-port", "0", "--log-level", "debug", "--json")
+    with ingest.start(*serve, *options) as started:
+        started.wait_for_line("pack.resolved")
+        assert ingest("enqueue", queued, "--root", queued, "--to", url(broker)).code == 0
+        for _ in range(6):
+            started.wait_for_line("job.settled")
+        (pictures(1, "late") / "000.jpg").rename(inbox / "late.jpg")
+        started.wait_for_line("job.settled")
+        started.signal(signal.SIGTERM)
+        done = started.finish()
+
+    assert done.code == 0, done
+    assert (done.json["discovered"], done.json["added"]) == (7, 7)
+    assert len(sandbox.urls("Holiday")) == 7
+    assert pending(broker) == 0
+
+
 def test_stopped_it_gives_back_what_it_holds(
     ingest: CommandLine, sandbox: Served, broker: RedisServer, pictures: Callable[..., Path]
 ) -> None:

@@ -78,7 +78,7 @@ async def test_together_they_are_the_whole_directory_skimmed_or_not(tmp_path):
     assert len([*chain(*opened)]) == len(set(chain(*opened))) == 201
     skimmed, asked = [], []
 
-    async def every_second(stretches):
+    async def every_second(stretches, _occasion):
         asked.extend(name for stretch in stretches for name in stretch.stamps)
         return [set(list(stretch.stamps)[::2]) for stretch in stretches]
 
