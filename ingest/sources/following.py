@@ -196,7 +196,8 @@ class Following:
 
     async def is_gone(self, stay: int) -> bool:
         """Whether the directory is gone or another one, or was since that stay; then all is looked over once more."""
-        if self.stay == stay and await self._seen() == self._identity:
+        identity = self._identity  # none any more, as soon as it is looked for
+        if self.stay == stay and await self._seen() == identity and self.stay == stay:
             return False
         self._miss()
         return True
