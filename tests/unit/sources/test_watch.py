@@ -201,6 +201,20 @@ async def test_a_directory_that_goes_and_comes_back(root, tmp_path, monkeypatch)
         assert await before.is_out_of_reach()
 
 
+async def test_what_is_just_being_looked_for_is_out_of_reach(root, monkeypatch):
+    (root / "a.jpg").write_bytes(b"1")
+    async with reading(source(root), root) as read:
+        before = await read.next()
+        follower = before.is_gone.func.__self__
+
+        async def found_to_be_gone_meanwhile() -> None:
+            follower.stay += 1
+            follower._identity = None
+
+        monkeypatch.setattr(follower, "_seen", found_to_be_gone_meanwhile)
+        assert await before.is_out_of_reach()
+
+
 async def test_what_was_away_in_between_was_out_of_reach(root, tmp_path, monkeypatch, caplog):
     """An image that could not be read then says nothing, though the directory is there again."""
     monkeypatch.setattr(following, "CHECK_S", 0.02)
